@@ -1,0 +1,42 @@
+"""Amortized multi-task multi-fidelity tuning.
+
+One Gaussian process over all learning curves, with a product kernel over tasks, configurations
+and epochs, learned exactly from past tasks; and the tuner that uses it on a new one.
+"""
+
+from amt.acquisition import (
+    ACQUISITIONS,
+    expected_improvement,
+    log_expected_improvement,
+    upper_confidence_bound,
+)
+from amt.curves import LearningCurves
+from amt.inference import Fit, fit_mle
+from amt.kernels import KERNELS, make_kernel
+from amt.model import CurveGrid, MultiTaskGP
+from amt.parameters import parameter
+from amt.precision import precision
+from amt.simulate import Trajectory, simulate
+from amt.space import Encoder
+from amt.tuner import Tuner, fit_sources
+
+__all__ = [
+    "ACQUISITIONS",
+    "KERNELS",
+    "CurveGrid",
+    "Encoder",
+    "Fit",
+    "LearningCurves",
+    "MultiTaskGP",
+    "Trajectory",
+    "Tuner",
+    "expected_improvement",
+    "fit_mle",
+    "fit_sources",
+    "log_expected_improvement",
+    "make_kernel",
+    "parameter",
+    "precision",
+    "simulate",
+    "upper_confidence_bound",
+]

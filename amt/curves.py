@@ -1,0 +1,195 @@
+"""Learning curves: scores of configurations on tasks, epoch by epoch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from ConfigSpace import ConfigurationSpace
+from jaxtyping import Bool, Float, Int
+
+from amt.space import Encoder, check_configs
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LearningCurves:
+    """Scores of every configuration on every task after every epoch, larger being better.
+
+    Arrays are read-only, on the host; missing entries are NaN. Everything is validated on
+    construction, and an error names the task, configuration and epoch at fault.
+
+    Attributes:
+        configs: a dict of the active hyperparameters for each configuration.
+        space: the search space that the configurations are from.
+        tasks: name of each task.
+        scores: score of each task and configuration after each epoch. With `repeats`, leave it
+            out: it is their mean, over those that are not missing.
+        epochs: the epochs (or other units of fidelity) of the last axis; by default 1, 2, ...
+        cost: cost of each epoch by itself, in any one unit (seconds, FLOPs), if known.
+        repeats: scores of several training runs (seeds) of everything, if known.
+
+    Raises:
+        ValueError: shapes do not agree, an entry is infinite, a cost is negative, names repeat,
+            epochs do not increase, or a configuration is not legal.
+    """
+
+    configs: Sequence[Mapping[str, Any]]
+    space: ConfigurationSpace
+    tasks: Sequence[str]
+    scores: Float[np.ndarray, "task config epoch"] = None  # pyright: ignore
+    epochs: Int[np.ndarray, "epoch"] = None  # pyright: ignore
+    cost: Float[np.ndarray, "task config epoch"] | None = None
+    repeats: Float[np.ndarray, "repeat task config epoch"] | None = None
+
+    def __post_init__(self):
+        repeats, cost = _array(self.repeats), _array(self.cost)
+        if (self.scores is None) == (repeats is None):
+            raise ValueError("learning curves need either scores or repeats, whose mean they are")
+        scores = _array(self.scores) if repeats is None else _mean(repeats)
+        if scores.ndim != 3 or 0 in scores.shape:
+            raise ValueError(f"scores have shape {scores.shape}, not (task, config, epoch)")
+        tasks = tuple(self.tasks)
+        if len(set(tasks)) < len(tasks):
+            raise ValueError(f"task names repeat: {sorted(t for t in tasks if tasks.count(t) > 1)}")
+        epochs = self.epochs
+        epochs = np.arange(1, scores.shape[2] + 1) if epochs is None else np.array(epochs)
+        if epochs.ndim != 1 or not (epochs[0] > 0 and (np.diff(epochs) > 0).all()):
+            raise ValueError(f"epochs must be positive and increase, unlike {epochs}")
+        shape = len(tasks), len(self.configs), len(epochs)
+        if scores.shape != shape:
+            raise ValueError(
+                f"scores have shape {scores.shape}, but there are {shape[0]} tasks, {shape[1]} "
+                f"configurations and {shape[2]} epochs"
+            )
+        if cost is not None and cost.shape != shape:
+            raise ValueError(f"costs have shape {cost.shape}, scores {shape}")
+
+        def refuse(what: str, values: np.ndarray, bad: Bool[np.ndarray, "..."]):
+            if bad.any():
+                *_, task, config, epoch = at = tuple(np.argwhere(bad)[0])
+                raise ValueError(
+                    f"the {what} of task {tasks[task]!r}, configuration {config}, epoch "
+                    f"{epochs[epoch]} is {values[at]} ({bad.sum()} such in all); NaN stands for "
+                    "what is missing"
+                )
+
+        given = scores if repeats is None else repeats
+        refuse("score", given, np.isinf(given))
+        if cost is not None:
+            refuse("cost", cost, np.isinf(cost) | (cost < 0))
+
+        validated = {
+            "configs": check_configs(self.space, self.configs),
+            "tasks": tasks,
+            "scores": scores,
+            "epochs": epochs,
+            "cost": cost,
+            "repeats": repeats,
+        }
+        for name, value in validated.items():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+            object.__setattr__(self, name, value)
+
+    @property
+    def num_tasks(self) -> int:
+        return self.scores.shape[0]
+
+    @property
+    def num_configs(self) -> int:
+        return self.scores.shape[1]
+
+    @property
+    def num_epochs(self) -> int:
+        return self.scores.shape[2]
+
+    @cached_property
+    def features(self) -> Float[np.ndarray, "config feature"]:
+        """The configurations as `amt.space.Encoder` encodes them."""
+        return Encoder(self.space)(self.configs)
+
+    def select(
+        self,
+        *,
+        tasks: Sequence[str] | None = None,
+        configs: Sequence[int] | None = None,
+        epochs: Sequence[int] | None = None,
+    ) -> "LearningCurves":
+        """Some tasks by name, configurations by position and epochs by value, in that order.
+
+        Raises:
+            KeyError: a task, configuration or epoch that is not there.
+        """
+        index = (
+            _positions("task", self.tasks, tasks),
+            _positions("configuration", range(self.num_configs), configs),
+            _positions("epoch", self.epochs.tolist(), epochs),
+        )
+        grid = np.ix_(*index)
+        return LearningCurves(
+            configs=[self.configs[c] for c in index[1]],
+            space=self.space,
+            tasks=[self.tasks[t] for t in index[0]],
+            scores=self.scores[grid] if self.repeats is None else None,  # pyright: ignore
+            epochs=self.epochs[index[2]],
+            cost=None if self.cost is None else self.cost[grid],
+            repeats=None if self.repeats is None else self.repeats[(slice(None), *grid)],
+        )
+
+    def repeat(self, index: int) -> "LearningCurves":
+        """One of the repeats by itself, its scores as `scores`.
+
+        Raises:
+            KeyError: there is no such repeat.
+        """
+        there = 0 if self.repeats is None else len(self.repeats)
+        if self.repeats is None or not 0 <= index < there:
+            raise KeyError(f"no repeat {index}; there are {there}")
+        return LearningCurves(
+            configs=self.configs,
+            space=self.space,
+            tasks=self.tasks,
+            scores=self.repeats[index],
+            epochs=self.epochs,
+            cost=self.cost,
+        )
+
+    def split(
+        self, sources: Sequence[str], target: str
+    ) -> tuple["LearningCurves", "LearningCurves"]:
+        """Learning curves of the sources, and of the target.
+
+        Raises:
+            ValueError: the target is one of the sources, or there are no sources.
+            KeyError: a task that is not there.
+        """
+        if target in sources or not sources:
+            raise ValueError(f"target {target!r} must not be among the sources {list(sources)}")
+        return self.select(tasks=sources), self.select(tasks=[target])
+
+    def leave_one_out(self) -> Iterator[tuple["LearningCurves", "LearningCurves"]]:
+        """`split` with each task in turn as the target, all others as sources."""
+        for target in self.tasks:
+            yield self.split([t for t in self.tasks if t != target], target)
+
+
+def _array(values: Any) -> Any:
+    return None if values is None else np.array(values, np.float64)
+
+
+def _mean(repeats: Float[np.ndarray, "repeat task config epoch"]) -> Float[np.ndarray, "..."]:
+    if repeats.ndim != 4:
+        raise ValueError(f"repeats have shape {repeats.shape}, not (repeat, task, config, epoch)")
+    count = (~np.isnan(repeats)).sum(0)
+    total = np.where(count, np.nansum(repeats, 0), np.nan)
+    return total / np.maximum(count, 1)
+
+
+def _positions(what: str, there: Sequence[Any], chosen: Sequence[Any] | None) -> list[int]:
+    position = {name: index for index, name in enumerate(there)}
+    chosen = list(there) if chosen is None else list(chosen)
+    for name in chosen:
+        if name not in position:
+            raise KeyError(f"no {what} {name!r}; there are {', '.join(map(str, there))}")
+    return [position[name] for name in chosen]

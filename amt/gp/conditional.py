@@ -1,0 +1,236 @@
+r"""The target task, conditioned on complete source grids.
+
+In units of the noise (`amt.gp.kronecker.whiten`), let \(k_*\) be the covariances of the target
+with the sources, s its variance, and \(q = Q_T^\top k_*\). Given all source scores, the target's f
+is a Gaussian process on the (config, epoch) grid, diagonal in the eigenbasis of the grid:
+
+\[ \mu_{jk} = \lambda^C_j \lambda^E_k \sum_i q_i \alpha_{ijk}, \qquad
+   V_{jk} = s\, \lambda^C_j \lambda^E_k - (\lambda^C_j \lambda^E_k)^2 \sum_i q_i^2 / D_{ijk} . \]
+
+n observations of the target cost one n x n Cholesky factorisation, whatever the number of source
+observations. They are padded to a fixed capacity, so that shapes never change.
+
+The target has a mean of its own. It is integrated out under the normal prior that the source
+means suggest, \(m_* \sim N(\bar m, \mathrm{var}(m))\): a constant added to the covariance.
+
+Smooth fidelity kernels have few eigenvalues above rounding error. Only the largest `rank` are
+carried (`numerical_rank` says how many there are), which changes nothing but time.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from amt.gp.kronecker import Eigen, kronecker_product, outer, whiten
+from amt.kernels.task import TargetObservations, TaskKernel
+
+
+class Observations(NamedTuple):
+    """Scores of the target, in the order told: the first `count` entries, the rest is padding."""
+
+    config: Int[Array, "obs"]
+    epoch: Int[Array, "obs"]
+    score: Float[Array, "obs"]
+    count: Int[Array, ""]
+
+    @classmethod
+    def empty(cls, capacity: int, dtype: jnp.dtype) -> "Observations":
+        index = jnp.zeros((capacity,), jnp.int32)
+        return cls(index, index, jnp.zeros((capacity,), dtype), jnp.zeros((), jnp.int32))
+
+    def append(
+        self, config: Int[Array, ""], epoch: Int[Array, ""], score: Float[Array, ""]
+    ) -> "Observations":
+        """With one more observation; it is dropped where the capacity is used up."""
+        at = self.count
+        return Observations(
+            self.config.at[at].set(config, mode="drop"),
+            self.epoch.at[at].set(epoch, mode="drop"),
+            self.score.at[at].set(score, mode="drop"),
+            at + 1,
+        )
+
+    def padded(self, capacity: int) -> "Observations":
+        """The same observations with room for more."""
+        more = capacity - self.score.shape[0]
+        config, epoch, score = (jnp.pad(a, (0, more)) for a in self[:3])
+        return Observations(config, epoch, score, self.count)
+
+    @property
+    def mask(self) -> Bool[Array, "obs"]:
+        return jnp.arange(self.score.shape[0]) < self.count
+
+
+class TargetPosterior(NamedTuple):
+    """Marginals of the noise-free score f of the target, its mean included, on its grid."""
+
+    mean: Float[Array, "config epoch"]
+    variance: Float[Array, "config epoch"]
+
+
+def numerical_rank(gram: Float[Array, "*batch n n"]) -> int:
+    """How many eigenvalues exceed n * eps * the largest, at most over the batch (not for jit)."""
+    values = np.linalg.eigvalsh(np.asarray(gram))
+    floor = values.shape[-1] * np.finfo(values.dtype).eps * values[..., -1:]
+    return max(int((values > floor).sum(-1).max()), 1)
+
+
+class SourcePosterior(eqx.Module):
+    """What the sources say of any target: everything that does not depend on its observations.
+
+    Attributes:
+        task: kernel of the sources.
+        scores: source scores.
+        rotated: whitened residuals in the eigenbasis of configurations and epochs.
+        config, fidelity: these bases; of the fidelity only the largest eigenvalues.
+        response: see `TargetObservations.response`.
+        source_mean: the sources' means.
+        task_noise: noise variance of each source at the last epoch.
+        epoch_scale: standard deviation of the noise of each epoch, relative to the last.
+    """
+
+    task: TaskKernel
+    scores: Float[Array, "task config epoch"]
+    rotated: Float[Array, "task config rank"]
+    config: Eigen
+    fidelity: Eigen
+    response: Float[Array, "task config epoch"]
+    source_mean: Float[Array, "task"]
+    task_noise: Float[Array, "task"]
+    epoch_scale: Float[Array, "epoch"]
+
+    @classmethod
+    def of(
+        cls,
+        task: TaskKernel,
+        config_gram: Float[Array, "config config"],
+        fidelity_gram: Float[Array, "epoch epoch"],
+        scores: Float[Array, "task config epoch"],
+        means: Float[Array, "task"],
+        task_noise: Float[Array, "task"],
+        epoch_noise: Float[Array, "epoch"],
+        rank: int | None = None,
+    ) -> "SourcePosterior":
+        residual, task_gram, fidelity_gram, _ = whiten(
+            scores - means[:, None, None], task.gram(), fidelity_gram, task_noise, epoch_noise
+        )
+        tasks, config = Eigen.of(task_gram), Eigen.of(config_gram)
+        fidelity = Eigen.of(fidelity_gram).largest(rank)
+        rotated = kronecker_product(residual, None, config.vectors.T, fidelity.vectors.T)
+        alpha = kronecker_product(
+            kronecker_product(rotated, tasks.vectors.T)
+            / (1 + outer(tasks.values, config.values, fidelity.values)),
+            tasks.vectors,
+        )
+        epoch_scale = jnp.sqrt(epoch_noise)
+        response = kronecker_product(
+            alpha * config.values[:, None] * fidelity.values,
+            None,
+            config.vectors,
+            fidelity.vectors * epoch_scale[:, None],
+        )
+        return cls(
+            task=task,
+            scores=scores,
+            rotated=rotated,
+            config=config,
+            fidelity=fidelity,
+            response=response / jnp.sqrt(task_noise)[:, None, None],
+            source_mean=means,
+            task_noise=task_noise,
+            epoch_scale=epoch_scale,
+        )
+
+    @property
+    def mean_prior(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Mean and variance of the target's mean; of one source, the variance of its scores."""
+        means = self.source_mean
+        variance = jnp.var(means, ddof=1) if means.size > 1 else jnp.var(self.scores)
+        return jnp.mean(means), variance
+
+    @property
+    def target_noise(self) -> Float[Array, ""]:
+        """The target's noise variance at the last epoch: the sources' geometric mean."""
+        return jnp.exp(jnp.mean(jnp.log(self.task_noise)))
+
+    def condition(self, observations: Observations) -> TargetPosterior:
+        """The target's posterior given the sources and its observations.
+
+        Where the task kernel is indefinite together with the target (`AT2Task` with `psd=None`),
+        a variance can be negative; the posterior is then NaN, never silently wrong.
+        """
+        config, epoch, mask = observations.config, observations.epoch, observations.mask
+        mean, variance = self.mean_prior
+        noise = self.target_noise * jnp.square(self.epoch_scale[epoch])
+        fidelity = self.fidelity.vectors * self.epoch_scale[:, None]
+        seen = TargetObservations(
+            score=observations.score,
+            mask=mask,
+            source=self.scores[:, config, epoch].T,
+            residual=observations.score - mean,
+            response=self.response[:, config, epoch].T,
+            prior=_gram_at(self.config, self.config.vectors, config)
+            * _gram_at(self.fidelity, fidelity, epoch),
+            noise=noise,
+            mean_variance=variance,
+            share=1 / self.scores[0].size,
+        )
+        center, spread = self._target_prior(self.task.with_target(seen).gram())
+
+        # The mean's prior is one more function of the epoch, constant, the same for all
+        # configurations: appended to the fidelity's eigenfunctions.
+        flat = jnp.full_like(fidelity[:, :1], 1) * jnp.sqrt(variance)
+        epochs = jnp.concatenate([fidelity, flat], 1)
+        vectors = self.config.vectors
+        prior_mean = mean + vectors @ center @ fidelity.T
+        prior_variance = jnp.square(vectors) @ spread @ jnp.square(fidelity).T + variance
+
+        blocks = jnp.einsum("cj,ij,jk->ick", vectors, vectors[config], spread)
+        blocks = jnp.concatenate([blocks, jnp.ones_like(blocks[..., :1])], -1)
+        cross = jnp.where(mask[:, None, None], blocks * epochs[epoch][:, None, :], 0)
+
+        both = mask[:, None] & mask[None, :]
+        gram = jnp.einsum("ijk,jk->ij", cross[:, config], epochs[epoch])
+        gram = jnp.where(both, gram, 0) + jnp.diag(jnp.where(mask, noise, 1))
+        factor = jnp.linalg.cholesky(gram, symmetrize_input=False)
+        residual = jnp.where(mask, observations.score - prior_mean[config, epoch], 0)
+        weights = jax.scipy.linalg.cho_solve((factor, True), residual)
+
+        shape = cross.shape
+        half = jax.scipy.linalg.solve_triangular(
+            factor, cross.reshape(shape[0], -1), lower=True
+        ).reshape(shape)
+        explained = jnp.einsum("ick,icl->ckl", half, half)
+        reduction = jnp.einsum("ckl,ek,el->ce", explained, epochs, epochs)
+        return TargetPosterior(
+            mean=prior_mean + jnp.tensordot(weights, cross, 1) @ epochs.T,
+            variance=jnp.maximum(prior_variance - reduction, 0),
+        )
+
+    def _target_prior(
+        self, gram: Float[Array, "task+1 task+1"]
+    ) -> tuple[Float[Array, "config rank"], Float[Array, "config rank"]]:
+        """mu and V of the module docstring, for the Gram matrix of the sources and the target."""
+        scale = jnp.sqrt(self.task_noise)
+        tasks = Eigen.of(gram[:-1, :-1] / (scale[:, None] * scale))
+        q = tasks.vectors.T @ (gram[:-1, -1] / scale)
+        weight = self.config.values[:, None] * self.fidelity.values
+        spectrum = 1 + tasks.values[:, None, None] * weight
+        alpha = kronecker_product(self.rotated, tasks.vectors.T) / spectrum
+        center = weight * jnp.tensordot(q, alpha, 1)
+        prior = gram[-1, -1] * weight
+        spread = prior - jnp.square(weight) * jnp.tensordot(jnp.square(q), 1 / spectrum, 1)
+        rounding = 1e3 * jnp.finfo(weight.dtype).eps * jnp.max(jnp.abs(prior))
+        spread = jnp.where(jnp.min(spread) < -rounding, jnp.nan, jnp.maximum(spread, 0))
+        return center, spread
+
+
+def _gram_at(
+    eigen: Eigen, vectors: Float[Array, "n rank"], index: Int[Array, "obs"]
+) -> Float[Array, "obs obs"]:
+    rows = vectors[index]
+    return (rows * eigen.values) @ rows.T

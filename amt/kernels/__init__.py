@@ -1,0 +1,73 @@
+"""Kernels on the three axes of a grid of learning curves, by name.
+
+`KERNELS[axis][name]` is the class; `make_kernel(axis, name, curves, key)` starts one for given
+learning curves. A new kernel is a `tinygp.kernels.Kernel` with an `init` classmethod, registered
+here by one line.
+"""
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import PRNGKeyArray
+from tinygp.kernels import Kernel
+
+from amt.curves import LearningCurves
+from amt.kernels.config import DeepPolynomial, Matern
+from amt.kernels.fidelity import AT2Fidelity, FreezeThaw
+from amt.kernels.psd import project_psd
+from amt.kernels.task import ICM, AT2Task, TargetObservations, TaskKernel, task_distances
+from amt.precision import require_dtype
+from amt.space import Encoder
+
+KERNELS: dict[str, dict[str, type[Kernel]]] = {
+    "task": {"at2": AT2Task, "icm": ICM},
+    "config": {"deep_poly": DeepPolynomial, "matern": Matern},
+    "fidelity": {"at2": AT2Fidelity, "freeze_thaw": FreezeThaw},
+}
+
+
+def make_kernel(
+    axis: str,
+    name: str,
+    curves: LearningCurves,
+    key: PRNGKeyArray,
+    dtype: DTypeLike = jnp.float64,
+    **options,
+) -> Kernel:
+    """The kernel `name` of an `axis` ("task", "config", "fidelity"), started for `curves`.
+
+    Args:
+        curves: the source tasks.
+        key: varies the starting point of what is learned.
+        options: passed to the kernel's `init`, such as `rank` of "icm".
+
+    Raises:
+        KeyError: no such axis or kernel; the message lists those there are.
+    """
+    if axis not in KERNELS:
+        raise KeyError(f"no kernel axis {axis!r}; there are {', '.join(KERNELS)}")
+    if name not in KERNELS[axis]:
+        known = ", ".join(KERNELS[axis])
+        raise KeyError(f"no {axis} kernel {name!r}; there are {known}")
+    start = KERNELS[axis][name].init
+    dtype = require_dtype(dtype)
+    if axis == "task":
+        return start(curves.scores, key, dtype, **options)
+    if axis == "config":
+        return start(Encoder(curves.space), key, dtype, **options)
+    return start(key, dtype, **options)
+
+
+__all__ = [
+    "ICM",
+    "KERNELS",
+    "AT2Fidelity",
+    "AT2Task",
+    "DeepPolynomial",
+    "FreezeThaw",
+    "Matern",
+    "TargetObservations",
+    "TaskKernel",
+    "make_kernel",
+    "project_psd",
+    "task_distances",
+]

@@ -1,0 +1,159 @@
+r"""The model of all learning curves: one Gaussian process with a product kernel.
+
+\[ y[t, c, e] = m_t + f(t, c, e) + \varepsilon, \quad
+   f \sim \mathrm{GP}\big(0, k_\text{task}(t, t')\, k_\text{config}(c, c')\,
+   k_\text{fidelity}(e, e')\big), \quad \varepsilon \sim N(0, \sigma^2[t, e]) \]
+"""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions import constraints
+from tinygp.kernels import Kernel
+
+from amt.curves import LearningCurves
+from amt.gp.conditional import SourcePosterior
+from amt.gp.kronecker import profile_log_likelihood, whiten
+from amt.kernels import TaskKernel, make_kernel
+from amt.parameters import parameter
+from amt.precision import require_dtype
+
+NoiseKind = Literal["homoscedastic", "task", "epoch", "task_epoch"]
+
+
+class CurveGrid(eqx.Module):
+    """Complete learning curves as JAX arrays.
+
+    Attributes:
+        scores: score of each task and configuration after each epoch.
+        features: encoded configurations (`amt.space.Encoder`).
+        epochs: epochs as a share of the last, in (0, 1].
+    """
+
+    scores: Float[Array, "task config epoch"]
+    features: Float[Array, "config feature"]
+    epochs: Float[Array, "epoch"]
+
+    @classmethod
+    def of(cls, curves: LearningCurves, dtype: DTypeLike = jnp.float64) -> "CurveGrid":
+        """The grid of complete learning curves.
+
+        Raises:
+            ValueError: a score is missing; the message names the first one.
+            RuntimeError: float64 while JAX's x64 mode is off.
+        """
+        dtype = require_dtype(dtype)
+        missing = np.argwhere(np.isnan(curves.scores))
+        if len(missing):
+            task, config, epoch = missing[0]
+            raise ValueError(
+                f"exact inference on a grid needs complete source curves, but {len(missing)} "
+                f"scores are missing; the first is of task {curves.tasks[task]!r}, configuration "
+                f"{config}, epoch {curves.epochs[epoch]}"
+            )
+        return cls(
+            scores=jnp.asarray(curves.scores, dtype),
+            features=jnp.asarray(curves.features, dtype),
+            epochs=jnp.asarray(curves.epochs / curves.epochs[-1], dtype),
+        )
+
+
+class SeparableNoise(eqx.Module):
+    r"""Noise variance \(\sigma^2[t, e] = a_t\, e^{-p}\), e the epoch as a share of the last.
+
+    Early epochs are noisier for p > 0. `variance` has one entry, or one for each task; `power`
+    is None for noise that is the same at all epochs.
+    """
+
+    variance: Float[Array, "task"] = parameter(constraints.positive)
+    power: Float[Array, ""] | None = parameter(constraints.real)
+
+    @classmethod
+    def init(cls, kind: NoiseKind, num_tasks: int, dtype: jnp.dtype) -> "SeparableNoise":
+        """Starts at a standard deviation of 0.03, constant over epochs."""
+        if kind not in ("homoscedastic", "task", "epoch", "task_epoch"):
+            raise ValueError(f"noise is homoscedastic, task, epoch or task_epoch, not {kind!r}")
+        return cls(
+            variance=jnp.full((num_tasks if "task" in kind else 1,), 1e-3, dtype),
+            power=jnp.zeros((), dtype) if "epoch" in kind else None,
+        )
+
+    def factors(
+        self, num_tasks: int, epochs: Float[Array, "epoch"]
+    ) -> tuple[Float[Array, "task"], Float[Array, "epoch"]]:
+        """a and the epochs' factor."""
+        power = jnp.zeros((), epochs.dtype) if self.power is None else self.power
+        return jnp.broadcast_to(self.variance, (num_tasks,)), epochs**-power
+
+
+class MultiTaskGP(eqx.Module):
+    """Product kernel, separable noise, and one mean for each task.
+
+    The task means are no parameters: they are always at their maximum-likelihood value
+    (generalized least squares) given the rest.
+    """
+
+    task: TaskKernel
+    config: Kernel
+    fidelity: Kernel
+    noise: SeparableNoise
+
+    @classmethod
+    def init(
+        cls,
+        sources: LearningCurves,
+        key: PRNGKeyArray,
+        *,
+        task: str = "at2",
+        config: str = "deep_poly",
+        fidelity: str = "at2",
+        noise: NoiseKind = "homoscedastic",
+        dtype: DTypeLike = jnp.float64,
+    ) -> "MultiTaskGP":
+        """A starting point for learning from `sources`; kernels by their names in `KERNELS`.
+
+        The task scale starts where the prior variance of the scores matches theirs.
+        """
+        dtype = require_dtype(dtype)
+        keys = jax.random.split(key, 3)
+        return cls(
+            task=make_kernel("task", task, sources, keys[0], dtype),
+            config=make_kernel("config", config, sources, keys[1], dtype),
+            fidelity=make_kernel("fidelity", fidelity, sources, keys[2], dtype),
+            noise=SeparableNoise.init(noise, sources.num_tasks, dtype),
+        )
+
+    def _terms(self, grid: CurveGrid):
+        """Gram matrices of the three axes, and the noise of tasks and epochs."""
+        noise = self.noise.factors(grid.scores.shape[0], grid.epochs)
+        config = self.config(grid.features, grid.features)
+        return self.task.gram(), config, self.fidelity(grid.epochs, grid.epochs), noise
+
+    def log_likelihood(
+        self, grid: CurveGrid
+    ) -> tuple[Float[Array, ""], Float[Array, "task"]]:
+        """Log marginal likelihood of complete source curves, and the task means at its maximum.
+
+        See `amt.gp.kronecker` for the mathematics; differentiable once, in reverse mode.
+        """
+        task, config, fidelity, (task_noise, epoch_noise) = self._terms(grid)
+        scores, task, fidelity, half_log_det = whiten(
+            grid.scores, task, fidelity, task_noise, epoch_noise
+        )
+        log_likelihood, means = profile_log_likelihood(
+            task, config, fidelity, scores, 1 / jnp.sqrt(epoch_noise)
+        )
+        return log_likelihood - half_log_det, means * jnp.sqrt(task_noise)
+
+    def source_posterior(self, grid: CurveGrid, *, rank: int | None = None) -> SourcePosterior:
+        """What the sources say of any target; `rank` as in `amt.gp.conditional`."""
+        task, config, fidelity, (task_noise, epoch_noise) = self._terms(grid)
+        _, means = self.log_likelihood(grid)
+        return SourcePosterior.of(
+            self.task, config, fidelity, grid.scores, means, task_noise, epoch_noise, rank
+        )

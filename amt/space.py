@@ -1,0 +1,128 @@
+"""Search spaces and the features that kernels see of a configuration.
+
+A search space is a `ConfigSpace.ConfigurationSpace`, a configuration a dict of the values of its
+active hyperparameters. `Encoder` turns configurations into rows of numbers.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ConfigSpace import Configuration, ConfigurationSpace
+from ConfigSpace.hyperparameters import (
+    CategoricalHyperparameter,
+    Constant,
+    Hyperparameter,
+    NumericalHyperparameter,
+    OrdinalHyperparameter,
+)
+from jaxtyping import Float
+
+Config = Mapping[str, Any]
+
+
+def check_configs(space: ConfigurationSpace, configs: Iterable[Config]) -> tuple[dict, ...]:
+    """The configurations as dicts of plain Python values, if all are legal in `space`.
+
+    Constants may be left out.
+
+    Raises:
+        ValueError: a value is outside of its range, an active hyperparameter has none, an inactive
+            or unknown one has; the message names the configuration by its position.
+    """
+    constants = {h.name: h.value for h in space.values() if isinstance(h, Constant)}
+    checked = []
+    for index, config in enumerate(configs):
+        try:
+            Configuration(space, values={**constants, **config})
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"configuration {index} is not legal: {error}") from error
+        checked.append({name: _plain(value) for name, value in config.items()})
+    return tuple(checked)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class Encoder:
+    r"""Features of configurations: rows of `num_features` numbers in [0, 1].
+
+    - Each numeric or ordinal hyperparameter is a column \(\frac{g(x) - g(l)}{g(u) - g(l)}\), with
+      [l, u] its range and g the logarithm where it is on a log scale (for ordinals, the rank),
+    - then each categorical one is a group of one-hot columns,
+    - then each conditional hyperparameter is a column that says whether it is active.
+
+    Inactive values are 0. Constants have no column. Numeric hyperparameters that are never active
+    together can share one column, by the same `meta={"column": name}`: they are branches of one
+    hyperparameter whose range depends on its parent. Columns come in the order of the space
+    (alphabetical, parents first), or of `meta={"position": number}`.
+
+    Attributes:
+        columns: name of each feature.
+        numeric: number of numeric columns, which come first.
+        categories: number of values of each categorical hyperparameter, in the order of its group.
+        conditional: names of the hyperparameters with an activity column, which come last.
+    """
+
+    def __init__(self, space: ConfigurationSpace):
+        numeric: dict[str, list[Hyperparameter]] = {}
+        categorical: dict[str, list[Hyperparameter]] = {}
+        position = {h.name: (h.meta or {}).get("position", 0) for h in space.values()}
+        for hyperparameter in sorted(space.values(), key=lambda h: position[h.name]):
+            if isinstance(hyperparameter, CategoricalHyperparameter):
+                categorical[hyperparameter.name] = [hyperparameter]
+            elif isinstance(hyperparameter, NumericalHyperparameter | OrdinalHyperparameter):
+                column = (hyperparameter.meta or {}).get("column", hyperparameter.name)
+                numeric.setdefault(column, []).append(hyperparameter)
+            elif not isinstance(hyperparameter, Constant):
+                kind = type(hyperparameter).__name__
+                raise TypeError(f"hyperparameter {hyperparameter.name!r} is of unknown kind {kind}")
+        conditional = set(space.conditional_hyperparameters)
+        self._numeric, self._categorical = numeric, categorical
+        self._conditional = {
+            column: [member.name for member in members]
+            for column, members in (numeric | categorical).items()
+            if any(member.name in conditional for member in members)
+        }
+        self.numeric = len(numeric)
+        self.categories = tuple(len(h.choices) for (h,) in categorical.values())
+        self.conditional = tuple(self._conditional)
+        self.columns = (
+            *numeric,
+            *(f"{h.name}={choice}" for (h,) in categorical.values() for choice in h.choices),
+            *(f"{name} is active" for name in self.conditional),
+        )
+
+    @property
+    def num_features(self) -> int:
+        return len(self.columns)
+
+    def __call__(self, configs: Sequence[Config]) -> Float[np.ndarray, "config feature"]:
+        """Features of legal configurations (`check_configs`)."""
+        return np.array([self._row(config) for config in configs]).reshape(-1, self.num_features)
+
+    def _row(self, config: Config) -> list[float]:
+        numeric = [
+            next((_position(m, config[m.name]) for m in members if m.name in config), 0.0)
+            for members in self._numeric.values()
+        ]
+        one_hot = [
+            float(config.get(h.name) == choice)
+            for (h,) in self._categorical.values()
+            for choice in h.choices
+        ]
+        active = [
+            float(any(name in config for name in names)) for names in self._conditional.values()
+        ]
+        return numeric + one_hot + active
+
+
+def _position(hyperparameter: Hyperparameter, value: Any) -> float:
+    if isinstance(hyperparameter, OrdinalHyperparameter):
+        return hyperparameter.sequence.index(value) / max(len(hyperparameter.sequence) - 1, 1)
+    scale = np.log if getattr(hyperparameter, "log", False) else np.asarray
+    lower, upper, at = (
+        scale(float(x)) for x in (hyperparameter.lower, hyperparameter.upper, value)
+    )
+    return float((at - lower) / (upper - lower))
