@@ -86,7 +86,7 @@ class SeparableNoise(eqx.Module):
     def factors(
         self, num_tasks: int, epochs: Float[Array, "epoch"]
     ) -> tuple[Float[Array, "task"], Float[Array, "epoch"]]:
-        """a and the epochs' factor."""
+        """A and the epochs' factor."""
         power = jnp.zeros((), epochs.dtype) if self.power is None else self.power
         return jnp.broadcast_to(self.variance, (num_tasks,)), epochs**-power
 
@@ -134,9 +134,7 @@ class MultiTaskGP(eqx.Module):
         config = self.config(grid.features, grid.features)
         return self.task.gram(), config, self.fidelity(grid.epochs, grid.epochs), noise
 
-    def log_likelihood(
-        self, grid: CurveGrid
-    ) -> tuple[Float[Array, ""], Float[Array, "task"]]:
+    def log_likelihood(self, grid: CurveGrid) -> tuple[Float[Array, ""], Float[Array, "task"]]:
         """Log marginal likelihood of complete source curves, and the task means at its maximum.
 
         See `amt.gp.kronecker` for the mathematics; differentiable once, in reverse mode.
@@ -152,7 +150,7 @@ class MultiTaskGP(eqx.Module):
 
     def source_posterior(self, grid: CurveGrid, *, rank: int | None = None) -> SourcePosterior:
         """What the sources say of any target; `rank` as in `amt.gp.conditional`."""
-        task, config, fidelity, (task_noise, epoch_noise) = self._terms(grid)
+        _, config, fidelity, (task_noise, epoch_noise) = self._terms(grid)
         _, means = self.log_likelihood(grid)
         return SourcePosterior.of(
             self.task, config, fidelity, grid.scores, means, task_noise, epoch_noise, rank

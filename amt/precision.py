@@ -1,8 +1,9 @@
 """Floating-point precision.
 
 Linear algebra runs in float64 by default; float32 is an option everywhere. Importing `amt` never
-changes JAX's global configuration: a program either calls `jax.config.update("jax_enable_x64", True)`
-once (the experiments do), or wraps its calls in `with amt.precision("float64"):`.
+changes JAX's global configuration: a program either calls
+`jax.config.update("jax_enable_x64", True)` once (the experiments do), or wraps its calls in
+`with amt.precision("float64"):`.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,6 @@ from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
-
 from jax.typing import DTypeLike
 
 

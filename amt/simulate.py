@@ -61,7 +61,5 @@ def simulate(
 
     # A missing epoch ends a curve: what comes after it is never reached.
     reachable = jnp.cumprod(available, axis=1).astype(bool)
-    _, trajectory = jax.lax.scan(
-        query, (start, reachable, source.condition(start)), length=budget
-    )
+    _, trajectory = jax.lax.scan(query, (start, reachable, source.condition(start)), length=budget)
     return trajectory

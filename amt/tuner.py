@@ -30,7 +30,7 @@ class Query(NamedTuple):
 
 
 def incumbent(observations: Observations, posterior: TargetPosterior) -> Float[Array, ""]:
-    """The best score observed; before there is one, the largest posterior mean at the last epoch."""
+    """The best score observed, or before there is one the largest posterior mean at the end."""
     observed = jnp.max(jnp.where(observations.mask, observations.score, -jnp.inf))
     return jnp.where(observations.count > 0, observed, jnp.max(posterior.mean[:, -1]))
 
@@ -163,9 +163,7 @@ class Tuner:
         """
         if not self._remaining.any():
             raise StopIteration("every configuration has been trained for all epochs")
-        query = _suggest(
-            self.posterior(), self._observations, self._remaining, self._acquisition
-        )
+        query = _suggest(self.posterior(), self._observations, self._remaining, self._acquisition)
         return int(query.config), int(query.epoch) + 1
 
     def tell(self, config: int, epoch: int, score: float) -> None:

@@ -20,11 +20,11 @@ carried (`numerical_rank` says how many there are), which changes nothing but ti
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from amt.gp._linalg import cholesky, solve_cholesky, solve_lower
 from amt.gp.kronecker import Eigen, kronecker_product, outer, whiten
 from amt.kernels.task import TargetObservations, TaskKernel
 
@@ -46,13 +46,12 @@ class Observations(NamedTuple):
         self, config: Int[Array, ""], epoch: Int[Array, ""], score: Float[Array, ""]
     ) -> "Observations":
         """With one more observation; it is dropped where the capacity is used up."""
-        at = self.count
-        return Observations(
-            self.config.at[at].set(config, mode="drop"),
-            self.epoch.at[at].set(epoch, mode="drop"),
-            self.score.at[at].set(score, mode="drop"),
-            at + 1,
+        new = jnp.asarray(config), jnp.asarray(epoch), jnp.asarray(score)
+        arrays = (
+            old.at[self.count].set(value.astype(old.dtype), mode="drop")
+            for old, value in zip(self[:3], new, strict=True)
         )
+        return Observations(*arrays, self.count + 1)
 
     def padded(self, capacity: int) -> "Observations":
         """The same observations with room for more."""
@@ -196,14 +195,12 @@ class SourcePosterior(eqx.Module):
         both = mask[:, None] & mask[None, :]
         gram = jnp.einsum("ijk,jk->ij", cross[:, config], epochs[epoch])
         gram = jnp.where(both, gram, 0) + jnp.diag(jnp.where(mask, noise, 1))
-        factor = jnp.linalg.cholesky(gram, symmetrize_input=False)
+        factor = cholesky(gram)
         residual = jnp.where(mask, observations.score - prior_mean[config, epoch], 0)
-        weights = jax.scipy.linalg.cho_solve((factor, True), residual)
+        weights = solve_cholesky(factor, residual[:, None])[:, 0]
 
         shape = cross.shape
-        half = jax.scipy.linalg.solve_triangular(
-            factor, cross.reshape(shape[0], -1), lower=True
-        ).reshape(shape)
+        half = solve_lower(factor, cross.reshape(shape[0], -1)).reshape(shape)
         explained = jnp.einsum("ick,icl->ckl", half, half)
         reduction = jnp.einsum("ckl,ek,el->ce", explained, epochs, epochs)
         return TargetPosterior(
@@ -214,7 +211,7 @@ class SourcePosterior(eqx.Module):
     def _target_prior(
         self, gram: Float[Array, "task+1 task+1"]
     ) -> tuple[Float[Array, "config rank"], Float[Array, "config rank"]]:
-        """mu and V of the module docstring, for the Gram matrix of the sources and the target."""
+        """Mu and V of the module docstring, for the Gram matrix of the sources and the target."""
         scale = jnp.sqrt(self.task_noise)
         tasks = Eigen.of(gram[:-1, :-1] / (scale[:, None] * scale))
         q = tasks.vectors.T @ (gram[:-1, -1] / scale)

@@ -40,6 +40,8 @@ from tinygp.kernels import Kernel
 from tinygp.noise import Noise
 from tinygp.solvers.solver import Solver
 
+from amt.gp._linalg import eigh
+
 Grid = Float[Array, "task config epoch"]
 
 
@@ -51,7 +53,7 @@ class Eigen(NamedTuple):
 
     @classmethod
     def of(cls, gram: Float[Array, "n n"]) -> "Eigen":
-        values, vectors = jnp.linalg.eigh(gram)
+        values, vectors = eigh(gram)
         return cls(jnp.maximum(values, 0), vectors)
 
     def largest(self, rank: int | None) -> "Eigen":
@@ -143,8 +145,7 @@ class _Spectral(NamedTuple):
 
         def factor(axis: int) -> Float[Array, "n n"]:
             values = [
-                jnp.ones_like(e.values) if i == axis else e.values
-                for i, e in enumerate(self.eigen)
+                jnp.ones_like(e.values) if i == axis else e.values for i, e in enumerate(self.eigen)
             ]
             weight = outer(*values)
             rest = tuple(i for i in range(3) if i != axis)
@@ -282,12 +283,12 @@ def _root_forward(inverse, task, config, fidelity, grid):
 def _root_backward(inverse, spectral, cotangent):
     eigen, root = spectral.eigen, jnp.sqrt(spectral.spectrum)
     output = kronecker_product(cotangent, *(e.vectors.T for e in eigen))
-    left, right = (output / root, spectral.rotated / root) if inverse else (output, spectral.rotated)
+    left, right = output, spectral.rotated
+    if inverse:
+        left, right = left / root, right / root
 
     def factor(axis: int) -> Float[Array, "n n"]:
-        values = [
-            jnp.ones_like(e.values) if i == axis else e.values for i, e in enumerate(eigen)
-        ]
+        values = [jnp.ones_like(e.values) if i == axis else e.values for i, e in enumerate(eigen)]
         weight = jnp.moveaxis(jnp.broadcast_to(outer(*values), root.shape), axis, 0)
         first, second, roots = (jnp.moveaxis(g, axis, 0) for g in (left, right, root))
 
@@ -330,7 +331,7 @@ class KroneckerSolver(Solver):
     X: GridPoints
     kernel: KroneckerKernel
     noise: Noise
-    grams: tuple[Float[Array, "task task"], Float[Array, "config config"], Float[Array, "epoch epoch"]]
+    grams: tuple[Array, Array, Array]
     scale: Grid
 
     def __init__(
@@ -344,7 +345,8 @@ class KroneckerSolver(Solver):
     ):
         del covariance
         if not isinstance(kernel, KroneckerKernel):
-            raise ValueError(f"KroneckerSolver needs a KroneckerKernel, not {type(kernel).__name__}")
+            kind = type(kernel).__name__
+            raise ValueError(f"KroneckerSolver needs a KroneckerKernel, not {kind}")
         if len(X.task) != math.prod(shape):
             raise ValueError(f"{len(X.task)} points are no {shape} grid of {math.prod(shape)}")
         diagonal = noise.diagonal().reshape(shape)
@@ -386,7 +388,10 @@ class KroneckerSolver(Solver):
         return self._columnwise(solve, y)
 
     def dot_triangular(self, y: Float[Array, "point *batch"]) -> Float[Array, "point *batch"]:
-        return self._columnwise(lambda grid: self.scale * _root_product(False, *self.grams, grid), y)
+        def dot(grid: Grid) -> Grid:
+            return self.scale * _root_product(False, *self.grams, grid)
+
+        return self._columnwise(dot, y)
 
     def condition(self, kernel: Kernel, X_test: Any | None, noise: Noise) -> Any:
         test = self.X if X_test is None else X_test

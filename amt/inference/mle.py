@@ -5,7 +5,6 @@ All restarts are optimised side by side in one compiled scan, and the best is ke
 
 from typing import Literal, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from numpyro.distributions import constraints
 from tinygp.kernels import Kernel
 
+from amt.gp._linalg import cholesky, solve_cholesky, solve_lower
 from amt.kernels.psd import project_psd
 from amt.parameters import parameter
 
@@ -123,7 +124,8 @@ class AT2Task(TaskKernel):
         cls, scores: Float[np.ndarray, "task config epoch"], key: PRNGKeyArray, dtype: jnp.dtype
     ) -> "AT2Task":
         """Starts at s = 1, U = 1.5 and a lengthscale at which the median pair correlates by 1/e,
-        varied by the key by a factor of about two."""
+        varied by the key by a factor of about two.
+        """
         distance, overlap = task_distances(scores)
         pairs = distance[np.triu_indices_from(distance, 1)]
         typical = np.sqrt(np.median(pairs)) if pairs.size and np.median(pairs) > 0 else 1.0
@@ -131,8 +133,7 @@ class AT2Task(TaskKernel):
             distance=jnp.asarray(distance, dtype),
             overlap=jnp.asarray(overlap, dtype),
             scale=jnp.ones((), dtype),
-            lengthscale=jnp.asarray(typical, dtype)
-            * jnp.exp2(jax.random.normal(key, (), dtype)),
+            lengthscale=jnp.asarray(typical, dtype) * jnp.exp2(jax.random.normal(key, (), dtype)),
             U=jnp.asarray(1.5, dtype),
         )
 
@@ -187,9 +188,7 @@ class ICM(TaskKernel):
     ) -> "ICM":
         """Starts with every task loading on the first latent function, and noise on the others."""
         loadings = 0.3 * jax.random.normal(key, (len(scores), rank), dtype)
-        return cls(
-            loadings=loadings.at[:, 0].add(1.0), kappa=jnp.full((len(scores),), 0.1, dtype)
-        )
+        return cls(loadings=loadings.at[:, 0].add(1.0), kappa=jnp.full((len(scores),), 0.1, dtype))
 
     def gram(self) -> Float[Array, "task task"]:
         return self.loadings @ self.loadings.T + jnp.diag(self.kappa)
@@ -197,21 +196,23 @@ class ICM(TaskKernel):
     def with_target(self, observations: TargetObservations) -> "ICM":
         prior_mean = self.loadings.mean(0)
         centred = self.loadings - prior_mean
+        # The prior covariance of the loadings is R R', the errors' L L'.
         jitter = jnp.finfo(centred.dtype).eps ** 0.5 * (1 + jnp.square(self.loadings).mean())
         identity = jnp.eye(centred.shape[1], dtype=centred.dtype)
-        spread = centred.T @ centred / max(len(centred) - 1, 1) + jitter * identity
+        root = cholesky(centred.T @ centred / max(len(centred) - 1, 1) + jitter * identity)
         kappa = self.kappa.mean()
 
-        masked = jnp.where(observations.mask[:, None], observations.response, 0)
-        latent = masked @ self.loadings
+        latent = jnp.where(observations.mask[:, None], observations.response, 0) @ self.loadings
         both = observations.mask[:, None] & observations.mask[None, :]
         error = jnp.where(both, kappa * observations.prior + observations.mean_variance, 0)
         error += jnp.diag(jnp.where(observations.mask, observations.noise, 1))
-        factor = jax.scipy.linalg.cho_factor(error, lower=True)
         residual = jnp.where(observations.mask, observations.residual, 0) - latent @ prior_mean
-        weighted = jax.scipy.linalg.cho_solve(factor, latent)
-        precision = identity + spread @ (weighted.T @ latent)
-        shift = jnp.linalg.solve(precision, spread @ (weighted.T @ residual))
+        whitened = solve_lower(
+            cholesky(error), jnp.concatenate([latent @ root, residual[:, None]], 1)
+        )
+        design, response = whitened[:, :-1], whitened[:, -1:]
+        precision = cholesky(identity + design.T @ design)
+        shift = root @ solve_cholesky(precision, design.T @ response)[:, 0]
         return ICM(
             loadings=jnp.concatenate([self.loadings, (prior_mean + shift)[None]]),
             kappa=jnp.append(self.kappa, kappa),

@@ -146,9 +146,7 @@ profiled_dense = _with_gradients(profiled_densely)
 def processes():
     rng = np.random.default_rng(0)
     shape = (3, 4, 5)
-    kernel = KroneckerKernel(
-        Gram(random_gram(rng, 3)), ExpSquared(scale=0.8), Matern52(scale=2.0)
-    )
+    kernel = KroneckerKernel(Gram(random_gram(rng, 3)), ExpSquared(scale=0.8), Matern52(scale=2.0))
     configs, epochs = jnp.asarray(rng.normal(size=(4, 2))), jnp.linspace(0.2, 1, 5)
     X = grid_points(jnp.arange(3), configs, epochs)
     noise = outer(jnp.array([0.1, 0.2, 0.3]), jnp.ones(4), jnp.linspace(2, 1, 5)).ravel()
