@@ -115,10 +115,7 @@ class MultiTaskGP(eqx.Module):
         noise: NoiseKind = "homoscedastic",
         dtype: DTypeLike = jnp.float64,
     ) -> "MultiTaskGP":
-        """A starting point for learning from `sources`; kernels by their names in `KERNELS`.
-
-        The task scale starts where the prior variance of the scores matches theirs.
-        """
+        """A starting point for learning from `sources`; kernels by their names in `KERNELS`."""
         dtype = require_dtype(dtype)
         keys = jax.random.split(key, 3)
         return cls(

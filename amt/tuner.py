@@ -5,7 +5,6 @@ closed loop in `amt.simulate` scans over them, and `Tuner` is the same loop turn
 a real search: ask for a configuration, train it for one more epoch, tell its score.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -80,7 +79,10 @@ def fit_sources(
         MultiTaskGP.init(sources, k, dtype=dtype, **(kernels or {}))
         for k in jax.random.split(key, restarts)
     ]
-    return eqx.filter_jit(partial(fit_mle, **options))(stack(starts), grid), grid
+    return _fit(stack(starts), grid, **options), grid
+
+
+_fit = eqx.filter_jit(fit_mle)
 
 
 @eqx.filter_jit
@@ -136,6 +138,8 @@ class Tuner:
             grid = CurveGrid.of(sources, dtype)
         self.fit = fit
         self.configs = sources.configs
+        self._position = {epoch: index for index, epoch in enumerate(sources.epochs.tolist())}
+        self._epochs = sources.epochs
         self._acquisition = acquisition
         self._source = eqx.filter_jit(MultiTaskGP.source_posterior)(
             fit.model, grid, rank=fidelity_rank(fit.model, grid)
@@ -156,7 +160,7 @@ class Tuner:
         return self._posterior
 
     def ask(self) -> tuple[int, int]:
-        """The configuration to train next, and the epoch (from 1) up to which.
+        """The configuration to train next, and the epoch (one of the sources') up to which.
 
         Raises:
             StopIteration: every configuration has been trained for all epochs.
@@ -164,31 +168,31 @@ class Tuner:
         if not self._remaining.any():
             raise StopIteration("every configuration has been trained for all epochs")
         query = _suggest(self.posterior(), self._observations, self._remaining, self._acquisition)
-        return int(query.config), int(query.epoch) + 1
+        return int(query.config), self._epochs[query.epoch].item()
 
     def tell(self, config: int, epoch: int, score: float) -> None:
-        """The score of a configuration after an epoch (from 1), in any order.
+        """The score of a configuration after an epoch (one of the sources'), in any order.
 
         Raises:
             ValueError: no such configuration or epoch, a score told before, or one that is not
                 finite.
         """
-        num_configs, num_epochs = self._remaining.shape
         where = f"configuration {config}, epoch {epoch}"
-        if not (0 <= config < num_configs and 1 <= epoch <= num_epochs):
+        if not 0 <= config < len(self.configs) or epoch not in self._position:
             raise ValueError(
-                f"{where} is not on the grid of configurations 0 to {num_configs - 1} and epochs "
-                f"1 to {num_epochs}"
+                f"{where} is not on the grid of configurations 0 to {len(self.configs) - 1} and "
+                f"epochs {self._epochs[0]} to {self._epochs[-1]}"
             )
+        position = self._position[epoch]
         if not np.isfinite(score):
             raise ValueError(f"the score of {where} is {score}, not a finite number")
-        if not self._remaining[config, epoch - 1]:
+        if not self._remaining[config, position]:
             raise ValueError(f"the score of {where} was told before")
         capacity = len(self._observations.score)
         if int(self._observations.count) == capacity:
             self._observations = self._observations.padded(2 * capacity)
-        self._observations = self._observations.append(config, epoch - 1, score)
-        self._remaining[config, epoch - 1] = False
+        self._observations = self._observations.append(config, position, score)
+        self._remaining[config, position] = False
         self._posterior = None
 
     def recommend(self) -> int:

@@ -89,7 +89,7 @@ def loop(model: MultiTaskGP, grid: CurveGrid, budget: int):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--dtype", default="float64", choices=["float64", "float32"])
     parser.add_argument("--repeats", type=int, default=7, help="series, of which the median")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a series, at least")

@@ -1,0 +1,63 @@
+"""Small problems that several tests share."""
+
+from functools import cache
+
+import numpy as np
+from ConfigSpace import (
+    Categorical,
+    ConfigurationSpace,
+    EqualsCondition,
+    Float,
+    Integer,
+)
+
+from amt.curves import LearningCurves
+
+
+@cache
+def small_space() -> ConfigurationSpace:
+    """A learning rate (log), a depth, an optimizer, and a momentum that only SGD has."""
+    space = ConfigurationSpace()
+    optimizer = Categorical("optimizer", ["adam", "sgd"])
+    momentum = Float("momentum", (0.0, 0.99))
+    rate = Float("rate", (1e-4, 1.0), log=True)
+    space.add([optimizer, momentum, rate, Integer("depth", (1, 9))])
+    space.add(EqualsCondition(momentum, optimizer, "sgd"))
+    return space
+
+
+def small_configs(num_configs: int, seed: int = 0) -> list[dict]:
+    """Legal configurations of `small_space`, all different."""
+    rng = np.random.default_rng(seed)
+    configs = []
+    for index in range(num_configs):
+        config = {"rate": float(10 ** rng.uniform(-4, 0)), "depth": int(rng.integers(1, 10))}
+        config["optimizer"] = ("adam", "sgd")[index % 2]
+        if config["optimizer"] == "sgd":
+            config["momentum"] = float(rng.uniform(0, 0.99))
+        configs.append(config)
+    return configs
+
+
+def small_curves(
+    num_tasks: int = 4, num_configs: int = 6, num_epochs: int = 5, seed: int = 0
+) -> LearningCurves:
+    """Curves that rise to a level smooth in the configuration, similar across tasks."""
+    rng = np.random.default_rng(seed)
+    configs = small_configs(num_configs, seed)
+    rate = np.array([np.log10(c["rate"]) / 4 + 1 for c in configs])
+    depth = np.array([c["depth"] / 9 for c in configs])
+    sgd = np.array([c["optimizer"] == "sgd" for c in configs])
+    task = rng.normal(size=(num_tasks, 3, 1))
+    best_rate, best_depth, gain = 0.5 + 0.15 * task[:, 0], 0.6 + 0.2 * task[:, 1], task[:, 2]
+    level = 0.8 - (rate - best_rate) ** 2 - 0.4 * (depth - best_depth) ** 2 + 0.05 * gain * sgd
+    speed = 1 + 3 * rate
+    epochs = np.arange(1, num_epochs + 1) / num_epochs
+    rise = 1 - 0.6 * np.exp(-speed[:, None] * epochs)
+    scores = level[..., None] * rise + 0.01 * rng.normal(size=(num_tasks, num_configs, num_epochs))
+    return LearningCurves(
+        configs=configs,
+        space=small_space(),
+        tasks=[f"task {t}" for t in range(num_tasks)],
+        scores=scores,
+    )

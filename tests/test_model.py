@@ -1,0 +1,96 @@
+"""The model's likelihood against a dense Gaussian process, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tinygp
+
+from amt.gp.kronecker import KroneckerKernel, grid_points
+from amt.model import CurveGrid, MultiTaskGP
+from amt.parameters import unconstrain
+from tests.problems import small_curves
+
+NOISES = ["homoscedastic", "task", "epoch", "task_epoch"]
+
+
+def perturbed(model, seed=0):
+    """The model with every learned value moved."""
+    free, constrain = unconstrain(model)
+    keys = jax.random.split(jax.random.key(seed), len(free))
+    return constrain(
+        tuple(f + 0.3 * jax.random.normal(k, f.shape) for f, k in zip(free, keys, strict=True))
+    )
+
+
+def dense_log_likelihood(model, grid, means):
+    tasks = jnp.arange(grid.scores.shape[0])
+    X = grid_points(tasks, grid.features, grid.epochs)
+    a, b = model.noise.factors(len(tasks), grid.epochs)
+    noise = jnp.broadcast_to(a[:, None, None] * b, grid.scores.shape).ravel()
+    kernel = KroneckerKernel(model.task, model.config, model.fidelity)
+    gp = tinygp.GaussianProcess(kernel, X, diag=noise)
+    return gp.log_probability((grid.scores - means[:, None, None]).ravel())
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_likelihood_and_gradients_equal_dense_algebra(noise):
+    curves = small_curves()
+    grid = CurveGrid.of(curves)
+    model = perturbed(MultiTaskGP.init(curves, jax.random.key(0), noise=noise))
+    free, constrain = unconstrain(model)
+
+    @jax.jit
+    def ours(free):
+        return jax.value_and_grad(lambda f: constrain(f).log_likelihood(grid)[0])(free)
+
+    @jax.jit
+    def dense(free, means):
+        return jax.value_and_grad(lambda f: dense_log_likelihood(constrain(f), grid, means))(free)
+
+    _, means = jax.jit(lambda: model.log_likelihood(grid))()
+    (value, gradients), (expected, slow) = ours(free), dense(free, means)
+    np.testing.assert_allclose(value, expected, rtol=1e-8)
+    for got, want in zip(gradients, slow, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8 * (1 + jnp.abs(want).max()))
+
+    # The means are at the maximum: moving any of them lowers the dense likelihood.
+    at_means = jax.jit(jax.grad(lambda m: dense_log_likelihood(model, grid, m)))(means)
+    np.testing.assert_allclose(at_means, 0, atol=1e-6 * abs(expected))
+
+
+def test_float32_likelihood_agrees_to_1e3_and_is_finite():
+    curves = small_curves()
+    values = {}
+    for dtype in ("float64", "float32"):
+        grid = CurveGrid.of(curves, dtype)
+        model = MultiTaskGP.init(curves, jax.random.key(0), dtype="float64")
+        model = jax.tree.map(lambda a: a.astype(dtype), model)  # noqa: B023
+        free, constrain = unconstrain(model)
+        value, gradients = jax.jit(
+            jax.value_and_grad(lambda f: constrain(f).log_likelihood(grid)[0])  # noqa: B023
+        )(free)
+        assert value.dtype == dtype
+        assert all(jnp.isfinite(g).all() for g in gradients)
+        values[dtype] = value / curves.scores.size
+    np.testing.assert_allclose(values["float32"], values["float64"], rtol=1e-3)
+
+
+def test_grid_names_the_first_missing_score():
+    curves = small_curves()
+    scores = curves.scores.copy()
+    scores[1, 2, 3] = np.nan
+    broken = type(curves)(
+        configs=curves.configs, space=curves.space, tasks=curves.tasks, scores=scores
+    )
+    message = f"1 scores are missing.*task '{curves.tasks[1]}', configuration 2, epoch 4"
+    with pytest.raises(ValueError, match=message):
+        CurveGrid.of(broken)
+
+
+def test_wrong_names_are_refused():
+    curves = small_curves()
+    with pytest.raises(ValueError, match="noise is homoscedastic"):
+        MultiTaskGP.init(curves, jax.random.key(0), noise="pink")  # pyright: ignore
+    with pytest.raises(KeyError, match="no config kernel 'rbf'; there are deep_poly"):
+        MultiTaskGP.init(curves, jax.random.key(0), config="rbf")
