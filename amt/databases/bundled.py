@@ -40,6 +40,15 @@ _COUNTS = ("validation", "test")
 _ARRAYS = (*_COUNTS, "rows", "features", "classes", "cost", "tasks", "configs", "metadata")
 
 
+def bundled_pairs() -> list[tuple[tuple[str, ...], str]]:
+    """Five (source tasks, target task) pairs, drawn once at random, that share no task.
+
+    They are for experiments of the shape of the AT2 paper's: four sources and one target.
+    """
+    tasks = np.random.default_rng(0).permutation(bundled().tasks)[:25].tolist()
+    return [(tuple(tasks[i : i + 4]), tasks[i + 4]) for i in range(0, 25, 5)]
+
+
 def bundled_space() -> ConfigurationSpace:
     """The search space: 16 hyperparameters, 6 of them active only under their parent's value.
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from amt.databases import load, paper_pairs
 from amt.databases.bundled import (
     PATH,
     bundled,
@@ -291,3 +292,17 @@ def test_killed_build_goes_on_where_it_was(script, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         script.main(["--key", "4", *arguments])
     assert trained == ["digits", "breast_cancer"]
+
+
+def test_pairs_share_no_task_and_exist():
+    pairs = paper_pairs("bundled")
+    tasks = [task for sources, target in pairs for task in (*sources, target)]
+    assert [len(sources) for sources, _ in pairs] == [4] * 5
+    assert len(set(tasks)) == 25
+    assert set(tasks) <= set(bundled().tasks)
+
+
+def test_unknown_database_is_refused():
+    for function in (load, paper_pairs):
+        with pytest.raises(KeyError, match="no database 'nas'; there are bundled, hyperrec"):
+            function("nas")
