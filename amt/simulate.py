@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from amt.acquisition import Acquisition, upper_confidence_bound
-from amt.gp.conditional import Observations, SourcePosterior
+from amt.gp.conditional import Ensemble, Observations, SourcePosterior
 from amt.tuner import recommend, suggest
 
 
@@ -32,7 +32,7 @@ class Trajectory(NamedTuple):
 
 
 def simulate(
-    source: SourcePosterior,
+    source: SourcePosterior | Ensemble,
     target: Float[Array, "config epoch"],
     *,
     budget: int,

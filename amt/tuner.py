@@ -31,7 +31,7 @@ class Query(NamedTuple):
 def incumbent(observations: Observations, posterior: TargetPosterior) -> Float[Array, ""]:
     """The best score observed, or before there is one the largest posterior mean at the end."""
     observed = jnp.max(jnp.where(observations.mask, observations.score, -jnp.inf))
-    return jnp.where(observations.count > 0, observed, jnp.max(posterior.mean[:, -1]))
+    return jnp.where(observations.count > 0, observed, jnp.max(_mean(posterior)[:, -1]))
 
 
 def suggest(
@@ -42,16 +42,27 @@ def suggest(
 ) -> Query:
     """The configuration of largest acquisition value, and its first remaining epoch.
 
+    Acquisition values are averaged over the draws of an `Ensemble`'s posterior (Snoek, Larochelle,
+    Adams 2012, section 3.2).
+
     Source: Xiao, Xing, Neiswanger (2021), algorithm 1.
     """
-    values = acquisition(posterior, remaining, incumbent(observations, posterior))
+    best = incumbent(observations, posterior)
+    if posterior.mean.ndim == 2:
+        values = acquisition(posterior, remaining, best)
+    else:
+        values = jax.vmap(lambda draw: acquisition(draw, remaining, best))(posterior).mean(0)
     config = jnp.argmax(values)
     return Query(config, jnp.argmax(remaining[config]))
 
 
 def recommend(posterior: TargetPosterior) -> Int[Array, ""]:
     """The configuration with the largest posterior mean at any epoch."""
-    return jnp.argmax(jnp.max(posterior.mean, axis=1))
+    return jnp.argmax(jnp.max(_mean(posterior), axis=1))
+
+
+def _mean(posterior: TargetPosterior) -> Float[Array, "config epoch"]:
+    return jnp.mean(posterior.mean, axis=tuple(range(posterior.mean.ndim - 2)))
 
 
 def stack(models: list[Any]) -> Any:

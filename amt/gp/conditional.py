@@ -20,6 +20,7 @@ carried (`numerical_rank` says how many there are), which changes nothing but ti
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -65,10 +66,13 @@ class Observations(NamedTuple):
 
 
 class TargetPosterior(NamedTuple):
-    """Marginals of the noise-free score f of the target, its mean included, on its grid."""
+    """Marginals of the noise-free score f of the target, its mean included, on its grid.
 
-    mean: Float[Array, "config epoch"]
-    variance: Float[Array, "config epoch"]
+    That of an `Ensemble` has a leading axis, one entry a draw.
+    """
+
+    mean: Float[Array, "*draw config epoch"]
+    variance: Float[Array, "*draw config epoch"]
 
 
 def numerical_rank(gram: Float[Array, "*batch n n"]) -> int:
@@ -224,6 +228,16 @@ class SourcePosterior(eqx.Module):
         rounding = 1e3 * jnp.finfo(weight.dtype).eps * jnp.max(jnp.abs(prior))
         spread = jnp.where(jnp.min(spread) < -rounding, jnp.nan, jnp.maximum(spread, 0))
         return center, spread
+
+
+class Ensemble(eqx.Module):
+    """Several source posteriors, stacked along a leading axis: one for each draw of a sampler."""
+
+    sources: SourcePosterior
+
+    def condition(self, observations: Observations) -> TargetPosterior:
+        """The target's posterior for each draw."""
+        return jax.vmap(lambda source: source.condition(observations))(self.sources)
 
 
 def _gram_at(
