@@ -60,7 +60,8 @@ def log_expected_improvement(
     tiny = jnp.finfo(posterior.variance.dtype).tiny
     deviation = jnp.sqrt(jnp.maximum(posterior.variance[at_last], tiny))
     z = (posterior.mean[at_last] - incumbent) / deviation
-    value = jnp.log(deviation) + _log_h(z)
+    # Finite: that nothing is left to train is worse than any value.
+    value = jnp.maximum(jnp.log(deviation) + _log_h(z), jnp.finfo(z.dtype).min)
     return jnp.where(remaining.any(1), value, -jnp.inf)
 
 
@@ -96,7 +97,12 @@ def _log_h(z: Float[Array, "config"]) -> Float[Array, "config"]:
         + safe_near * jax.scipy.stats.norm.cdf(safe_near)
     )
     middle = jnp.where(near | far, -1.0, z)
-    log_ratio = log_ndtr(middle) + 0.5 * jnp.square(middle) + half_log_2pi + jnp.log(-middle)
+    log_ratio = (
+        log_ndtr(middle, series_order=8)
+        + 0.5 * jnp.square(middle)
+        + half_log_2pi
+        + jnp.log(-middle)
+    )
     tail = jnp.log(-jnp.expm1(log_ratio))
     inverse = 1 / jnp.square(jnp.where(far, z, -100.0))
     asymptotic = jnp.log(inverse) + jnp.log1p(-3 * inverse + 15 * jnp.square(inverse))

@@ -54,7 +54,7 @@ class LearningCurves:
             raise ValueError(f"task names repeat: {sorted(t for t in tasks if tasks.count(t) > 1)}")
         epochs = self.epochs
         epochs = np.arange(1, scores.shape[2] + 1) if epochs is None else np.array(epochs)
-        if epochs.ndim != 1 or not (epochs[0] > 0 and (np.diff(epochs) > 0).all()):
+        if epochs.ndim != 1 or not (epochs.size and epochs[0] > 0 and (np.diff(epochs) > 0).all()):
             raise ValueError(f"epochs must be positive and increase, unlike {epochs}")
         shape = len(tasks), len(self.configs), len(epochs)
         if scores.shape != shape:
@@ -179,7 +179,7 @@ def _array(values: Any) -> Any:
 
 
 def _mean(repeats: Float[np.ndarray, "repeat task config epoch"]) -> Float[np.ndarray, "..."]:
-    if repeats.ndim != 4:
+    if repeats.ndim != 4 or not len(repeats):
         raise ValueError(f"repeats have shape {repeats.shape}, not (repeat, task, config, epoch)")
     count = (~np.isnan(repeats)).sum(0)
     total = np.where(count, np.nansum(repeats, 0), np.nan)

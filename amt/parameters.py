@@ -7,7 +7,7 @@ the constraint (the logarithm for positive numbers).
 """
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -75,7 +75,9 @@ def _transform(node: Any, path: tuple[Any, ...]) -> Any:
     constraint = None
     for key in path:
         if isinstance(key, GetAttrKey):
-            declared = {f.name: f.metadata.get(_CONSTRAINT) for f in fields(node)}
+            # A named tuple has names too, but declares nothing.
+            known = fields(node) if is_dataclass(node) else ()
+            declared = {f.name: f.metadata.get(_CONSTRAINT) for f in known}
             constraint = declared.get(key.name) or constraint
             node = getattr(node, key.name)
         else:

@@ -27,9 +27,12 @@ def precision(dtype: DTypeLike = "float64") -> Iterator[None]:
 
 def check_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The floating dtype meant by `dtype`: float32 or float64."""
-    checked = jnp.dtype(dtype)
+    try:
+        checked = jnp.dtype(dtype)
+    except TypeError:
+        checked = None
     if checked not in (jnp.float32, jnp.float64):
-        raise ValueError(f"dtype must be float32 or float64, not {checked}")
+        raise ValueError(f"dtype must be float32 or float64, not {checked or dtype}")
     return checked
 
 

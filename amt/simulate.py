@@ -45,21 +45,21 @@ def simulate(
     configuration ends there. `score` is NaN from a query on that found nothing left to train, or
     whose posterior was not finite.
     """
-    start = Observations.empty(budget, target.dtype)
-    available = jnp.isfinite(target)
+    # A missing epoch ends a curve: what comes after it is never reached.
+    reachable = jnp.cumprod(jnp.isfinite(target), axis=1).astype(bool)
 
     def query(carry, _):
-        observations, remaining, posterior = carry
+        observations, remaining = carry
+        posterior = source.condition(observations)
         config, epoch = suggest(posterior, observations, remaining, acquisition)
         usable = remaining[config, epoch] & jnp.isfinite(posterior.variance).all()
         score = jnp.where(usable, target[config, epoch], jnp.nan)
-        observations = observations.append(config, epoch, score)
-        posterior = source.condition(observations)
+        told = observations.append(config, epoch, score)
+        observations = jax.tree.map(lambda a, b: jnp.where(usable, a, b), told, observations)
         remaining = remaining.at[config, epoch].set(False)
-        output = Trajectory(config, epoch, score, recommend(posterior))
-        return (observations, remaining, posterior), output
+        return (observations, remaining), Trajectory(config, epoch, score, recommend(posterior))
 
-    # A missing epoch ends a curve: what comes after it is never reached.
-    reachable = jnp.cumprod(available, axis=1).astype(bool)
-    _, trajectory = jax.lax.scan(query, (start, reachable, source.condition(start)), length=budget)
-    return trajectory
+    # What is recommended after a query is known at the next one: one more, which is not reported.
+    start = Observations.empty(budget, target.dtype), reachable
+    _, (config, epoch, score, recommended) = jax.lax.scan(query, start, length=budget + 1)
+    return Trajectory(config[:-1], epoch[:-1], score[:-1], recommended[1:])

@@ -5,10 +5,11 @@ active hyperparameters. `Encoder` turns configurations into rows of numbers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
-from ConfigSpace import Configuration, ConfigurationSpace
+from ConfigSpace import Configuration, ConfigurationSpace, EqualsCondition, InCondition
 from ConfigSpace.hyperparameters import (
     CategoricalHyperparameter,
     Constant,
@@ -45,6 +46,20 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+class Group(NamedTuple):
+    """Columns of the hyperparameters that are active together (`Encoder.groups`).
+
+    Attributes:
+        numeric: the numeric columns.
+        categorical: the one-hot columns of each categorical hyperparameter.
+        active: columns whose sum is 1 where the group is active, 0 elsewhere; none if it always is.
+    """
+
+    numeric: tuple[int, ...]
+    categorical: tuple[tuple[int, ...], ...]
+    active: tuple[int, ...]
+
+
 class Encoder:
     r"""Features of configurations: rows of `num_features` numbers in [0, 1].
 
@@ -78,6 +93,7 @@ class Encoder:
             elif not isinstance(hyperparameter, Constant):
                 kind = type(hyperparameter).__name__
                 raise TypeError(f"hyperparameter {hyperparameter.name!r} is of unknown kind {kind}")
+        self._space = space
         conditional = set(space.conditional_hyperparameters)
         self._numeric, self._categorical = numeric, categorical
         self._conditional = {
@@ -97,6 +113,50 @@ class Encoder:
     @property
     def num_features(self) -> int:
         return len(self.columns)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The always active hyperparameters, then those of each condition.
+
+        Raises:
+            ValueError: hyperparameters share a column and one of their conditions is not on values
+                of a categorical parent, so that no column says which of them is active.
+        """
+        groups = {(): Group((), (), ())}
+        for index, (column, hyperparameters) in enumerate(self._numeric.items()):
+            for hyperparameter in hyperparameters:
+                active = self._active(column, hyperparameter, len(hyperparameters) > 1)
+                group = groups.setdefault(active, Group((), (), active))
+                groups[active] = group._replace(numeric=(*group.numeric, index))
+        end = self.numeric
+        for size, (column, (hyperparameter,)) in zip(
+            self.categories, self._categorical.items(), strict=True
+        ):
+            active = self._active(column, hyperparameter, False)
+            group = groups.setdefault(active, Group((), (), active))
+            one_hot = tuple(range(end, end + size))
+            groups[active] = group._replace(categorical=(*group.categorical, one_hot))
+            end += size
+        return tuple(groups.values())
+
+    def _active(self, column: str, hyperparameter: Hyperparameter, shared: bool) -> tuple[int, ...]:
+        """`Group.active` of a hyperparameter in a column."""
+        conditions = self._space.parent_conditions_of[hyperparameter.name]
+        if not conditions:
+            return ()
+        condition = conditions[0]
+        if isinstance(condition, EqualsCondition | InCondition):
+            equals = isinstance(condition, EqualsCondition)
+            if condition.parent.name in self._categorical:
+                values = [condition.value] if equals else condition.values
+                names = (f"{condition.parent.name}={value}" for value in values)
+                return tuple(sorted(self.columns.index(name) for name in names))
+        if shared:
+            raise ValueError(
+                f"hyperparameter {hyperparameter.name!r} shares column {column!r}: its condition "
+                f"must be on values of a categorical hyperparameter, unlike {condition}"
+            )
+        return (self.columns.index(f"{column} is active"),)
 
     def __call__(self, configs: Sequence[Config]) -> Float[np.ndarray, "config feature"]:
         """Features of legal configurations (`check_configs`)."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from tinygp.kernels import Kernel
 
 from amt.acquisition import Acquisition, upper_confidence_bound
 from amt.curves import LearningCurves
@@ -162,12 +163,13 @@ class Tuner:
     def posterior(self) -> TargetPosterior:
         """Mean and variance of the target's noise-free score on the whole grid."""
         if self._posterior is None:
-            self._posterior = _condition(self._source, self._observations)
-            if not jnp.isfinite(self._posterior.variance).all():
+            posterior = _condition(self._source, self._observations)
+            if not jnp.isfinite(posterior.variance).all():
                 raise FloatingPointError(
                     "the posterior is not finite: the task kernel and the target are not "
                     "positive semi-definite together; use psd='project'"
                 )
+            self._posterior = posterior
         return self._posterior
 
     def ask(self) -> tuple[int, int]:
@@ -216,8 +218,12 @@ def fidelity_rank(model: MultiTaskGP, grid: CurveGrid, *, multiple: int = 4) -> 
 
     Of models and grids stacked along a leading axis, the largest.
     """
+    gram = np.asarray(_fidelity_gram(model.fidelity, grid.epochs))
+    rank = numerical_rank(gram)
+    return min(-(-rank // multiple) * multiple, gram.shape[-1])
+
+
+@eqx.filter_jit
+def _fidelity_gram(kernel: Kernel, epochs: Float[Array, "*batch epoch"]) -> Array:
     gram = lambda kernel, epochs: kernel(epochs, epochs)  # noqa: E731
-    if grid.epochs.ndim > 1:
-        gram = jax.vmap(gram)
-    rank = numerical_rank(np.asarray(eqx.filter_jit(gram)(model.fidelity, grid.epochs)))
-    return min(-(-rank // multiple) * multiple, grid.epochs.shape[-1])
+    return (jax.vmap(gram) if epochs.ndim > 1 else gram)(kernel, epochs)

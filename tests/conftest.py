@@ -1,6 +1,11 @@
 """Shared by all tests: float64, and the real databases where they are at hand."""
 
 import os
+
+# Small factorisations gain nothing from OpenBLAS's threads, which spin when cores are taken. It
+# reads this when it is loaded, below.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import hypothesis

@@ -3,6 +3,7 @@
 All restarts are optimised side by side in one compiled scan, and the best is kept.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -55,15 +56,28 @@ def fit_mle(
             then decayed to a hundredth along a cosine; or "lbfgs" with a zoom line search.
         learning_rate: Adam's largest.
     """
+    log_likelihood = lambda model: model.log_likelihood(grid)[0]  # noqa: E731
+    return maximize(starts, log_likelihood, grid, optimizer, steps, learning_rate)
+
+
+def maximize(
+    starts: MultiTaskGP,
+    log_density: Callable[[MultiTaskGP], Float[Array, ""]],
+    grid: CurveGrid,
+    optimizer: Optimizer,
+    steps: int,
+    learning_rate: float,
+) -> Fit:
+    """As `fit_mle`, for any log density of a model."""
     if optimizer not in ("adam", "lbfgs"):
         raise ValueError(f"the optimizer is adam or lbfgs, not {optimizer!r}")
     size = grid.scores.size
 
-    def maximize(start: MultiTaskGP):
+    def from_start(start: MultiTaskGP):
         free, constrain = unconstrain(start)
 
         def loss(free):
-            return -constrain(free).log_likelihood(grid)[0] / size
+            return -log_density(constrain(free)) / size
 
         if optimizer == "adam":
             schedule = optax.warmup_cosine_decay_schedule(
@@ -85,7 +99,7 @@ def fit_mle(
                 updates, state_next = transformation.update(
                     gradient, state, free, value=value, grad=gradient, value_fn=loss
                 )
-            improved = value < best_value
+            improved = jnp.isfinite(value) & (value < best_value)
             best_free = jax.tree.map(lambda b, f: jnp.where(improved, f, b), best_free, free)
             best_value = jnp.where(improved, value, best_value)
             free = optax.apply_updates(free, updates)
@@ -97,10 +111,11 @@ def fit_mle(
         (_, _, best_free, best_value), (values, norms) = jax.lax.scan(
             step, start_carry, length=steps
         )
-        gain = values[-max(steps // 10, 1)] - best_value
-        return constrain(best_free), best_value, -values * size, norms, gain < 1e-3
+        gain = values[max(steps - 1 - max(steps // 10, 1), 0)] - best_value
+        converged = jnp.isfinite(gain) & (gain < 1e-3)
+        return constrain(best_free), best_value, -values * size, norms, converged
 
-    models, values, log_likelihood, gradient_norm, converged = jax.vmap(maximize)(starts)
+    models, values, log_likelihood, gradient_norm, converged = jax.vmap(from_start)(starts)
     best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
     model = jax.tree.map(lambda leaf: leaf[best], models)
     return Fit(model, log_likelihood, gradient_norm, converged, best)

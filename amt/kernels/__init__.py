@@ -3,7 +3,12 @@
 `KERNELS[axis][name]` is the class; `make_kernel(axis, name, curves, key)` starts one for given
 learning curves. A new kernel is a `tinygp.kernels.Kernel` with an `init` classmethod, registered
 here by one line.
+
+The scale of a product kernel is that of its task kernel (the loadings of "icm"): other kernels have
+none, but for the two that are as published, "at2" of the fidelity and "deep_poly".
 """
+
+from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -11,17 +16,29 @@ from jaxtyping import PRNGKeyArray
 from tinygp.kernels import Kernel
 
 from amt.curves import LearningCurves
-from amt.kernels.config import DeepPolynomial, Matern
-from amt.kernels.fidelity import AT2Fidelity, FreezeThaw
+from amt.kernels.config import AdditiveTree, ConfigNet, DeepPolynomial, DeepRBF, Matern
+from amt.kernels.fidelity import AT2Fidelity, Fabolas, FreezeThaw, LogMatern
+from amt.kernels.latent import LatentTask
 from amt.kernels.psd import project_psd
+from amt.kernels.rank import RankAgreement, rank_distances
 from amt.kernels.task import ICM, AT2Task, TargetObservations, TaskKernel, task_distances
 from amt.precision import require_dtype
 from amt.space import Encoder
 
 KERNELS: dict[str, dict[str, type[Kernel]]] = {
-    "task": {"at2": AT2Task, "icm": ICM},
-    "config": {"deep_poly": DeepPolynomial, "matern": Matern},
-    "fidelity": {"at2": AT2Fidelity, "freeze_thaw": FreezeThaw},
+    "task": {"at2": AT2Task, "icm": ICM, "rank": RankAgreement, "latent": LatentTask},
+    "config": {
+        "deep_poly": DeepPolynomial,
+        "deep_rbf": DeepRBF,
+        "matern": Matern,
+        "tree": AdditiveTree,
+    },
+    "fidelity": {
+        "at2": AT2Fidelity,
+        "freeze_thaw": FreezeThaw,
+        "fabolas": Fabolas,
+        "matern": LogMatern,
+    },
 }
 
 
@@ -48,7 +65,8 @@ def make_kernel(
     if name not in KERNELS[axis]:
         known = ", ".join(KERNELS[axis])
         raise KeyError(f"no {axis} kernel {name!r}; there are {known}")
-    start = KERNELS[axis][name].init
+    kernel: Any = KERNELS[axis][name]
+    start = kernel.init
     dtype = require_dtype(dtype)
     if axis == "task":
         return start(curves.scores, key, dtype, **options)
@@ -62,12 +80,20 @@ __all__ = [
     "KERNELS",
     "AT2Fidelity",
     "AT2Task",
+    "AdditiveTree",
+    "ConfigNet",
     "DeepPolynomial",
+    "DeepRBF",
+    "Fabolas",
     "FreezeThaw",
+    "LatentTask",
+    "LogMatern",
     "Matern",
+    "RankAgreement",
     "TargetObservations",
     "TaskKernel",
     "make_kernel",
     "project_psd",
+    "rank_distances",
     "task_distances",
 ]

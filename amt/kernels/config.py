@@ -4,22 +4,25 @@ The columns are numeric values in [0, 1], then one-hot groups, then one activity
 conditional hyperparameter; values of inactive hyperparameters are 0.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro.distributions import constraints
 from tinygp.kernels import Kernel
 
 from amt.parameters import parameter
-from amt.space import Encoder
+from amt.space import Encoder, Group
 
 
-class DeepPolynomial(Kernel):
-    r"""Polynomial kernel on a learned embedding of configurations.
+class ConfigNet(eqx.Module):
+    r"""A learned embedding of configurations, shared by the deep kernels.
 
-    \[ k(x, x') = (h(x)^\top h(x') + o)^2, \qquad
-       h(x) = W_2 \tanh(W_1 [x_\text{numeric}, E_1 x_1, E_2 x_2, \dots] + b_1) + b_2 \]
+    \[ h(x) = W_2 \tanh(W_1 [x_\text{numeric}, E_1 x_1, E_2 x_2, \dots] + b_1) + b_2 \]
 
     with an embedding \(E_i\) of each categorical hyperparameter, as many dimensions as it has
     values, and hidden and output layers as wide as the input. Activity columns are not used:
@@ -31,11 +34,15 @@ class DeepPolynomial(Kernel):
     embeddings: tuple[Float[Array, "category embedding"], ...] = parameter()
     hidden: eqx.nn.Linear = parameter()
     output: eqx.nn.Linear = parameter()
-    offset: Float[Array, ""] = parameter(constraints.positive)
 
     @classmethod
-    def init(cls, encoder: Encoder, key: PRNGKeyArray, dtype: jnp.dtype) -> "DeepPolynomial":
-        """Starts from standard normal embeddings and uniform weights of scale 1 / sqrt(inputs)."""
+    def init(
+        cls, encoder: Encoder, key: PRNGKeyArray, dtype: jnp.dtype, *, output_bias: bool = True
+    ) -> "ConfigNet":
+        """Starts from standard normal embeddings and uniform weights of scale 1 / sqrt(inputs).
+
+        Without `output_bias`, b_2 is left out.
+        """
         hidden, output, *embeddings = jax.random.split(key, 2 + len(encoder.categories))
         width = encoder.numeric + sum(encoder.categories)
         return cls(
@@ -44,12 +51,10 @@ class DeepPolynomial(Kernel):
                 for k, n in zip(embeddings, encoder.categories, strict=True)
             ),
             hidden=eqx.nn.Linear(width, width, dtype=dtype, key=hidden),
-            output=eqx.nn.Linear(width, width, dtype=dtype, key=output),
-            offset=jnp.full((), jnp.log(2.0), dtype),
+            output=eqx.nn.Linear(width, width, output_bias, dtype=dtype, key=output),
         )
 
-    def encode(self, x: Float[Array, "feature"]) -> Float[Array, "embedding"]:
-        """h(x)."""
+    def __call__(self, x: Float[Array, "feature"]) -> Float[Array, "embedding"]:
         sizes = [len(embedding) for embedding in self.embeddings]
         start = self.hidden.weight.shape[1] - sum(sizes)
         parts = [x[:start]]
@@ -58,8 +63,45 @@ class DeepPolynomial(Kernel):
             start += size
         return self.output(jnp.tanh(self.hidden(jnp.concatenate(parts))))
 
+
+class DeepPolynomial(Kernel):
+    r"""Polynomial kernel \(k(x, x') = (h(x)^\top h(x') + o)^2\) on the embedding of `ConfigNet`.
+
+    Source: Xiao, Xing, Neiswanger (2021), section 4.2.
+    """
+
+    net: ConfigNet
+    offset: Float[Array, ""] = parameter(constraints.positive)
+
+    @classmethod
+    def init(cls, encoder: Encoder, key: PRNGKeyArray, dtype: jnp.dtype) -> "DeepPolynomial":
+        """Starts at `ConfigNet.init` and o = log 2."""
+        return cls(
+            net=ConfigNet.init(encoder, key, dtype), offset=jnp.full((), jnp.log(2.0), dtype)
+        )
+
     def evaluate(self, X1: Float[Array, "feature"], X2: Float[Array, "feature"]) -> Array:
-        return jnp.square(self.encode(X1) @ self.encode(X2) + self.offset)
+        return jnp.square(self.net(X1) @ self.net(X2) + self.offset)
+
+
+class DeepRBF(Kernel):
+    r"""Deep kernel: \(k(x, x') = \exp(-\tfrac12 \lVert h(x) - h(x') \rVert^2)\), h a `ConfigNet`.
+
+    The output layer takes the place of lengthscales, its bias would cancel; the variance is 1.
+
+    Source: Wilson, Hu, Salakhutdinov, Xing (2016), equation 5; across tasks, Wistuba and Grabocka
+    (2021).
+    """
+
+    net: ConfigNet
+
+    @classmethod
+    def init(cls, encoder: Encoder, key: PRNGKeyArray, dtype: jnp.dtype) -> "DeepRBF":
+        """Starts at `ConfigNet.init`."""
+        return cls(net=ConfigNet.init(encoder, key, dtype, output_bias=False))
+
+    def evaluate(self, X1: Float[Array, "feature"], X2: Float[Array, "feature"]) -> Array:
+        return jnp.exp(-jnp.sum(jnp.square(self.net(X1) - self.net(X2))) / 2)
 
 
 class Matern(Kernel):
@@ -90,3 +132,69 @@ class Matern(Kernel):
         apart = squared > 0
         r = jnp.sqrt(5.0) * jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1)), 0)
         return (1 + r + jnp.square(r) / 3) * jnp.exp(-r)
+
+
+class AdditiveTree(Kernel):
+    r"""Additive kernel over the nodes of a nested search space.
+
+    \[ k(x, x') = \sum_v w_v\, a_v(x)\, a_v(x') \prod_{h \in v} k_h(x_h, x'_h) \]
+
+    A node v is the hyperparameters of one condition (`Encoder.groups`); \(a_v\) is 1 where they
+    are active, else 0. The first node, always active, has the unconditional hyperparameters and
+    \(w = 1\): the kernel's scale is that of the task kernel. Each numeric hyperparameter of a node
+    has a Matern-5/2 kernel with a lengthscale of its own, also where nodes share a column, and each
+    categorical one \(e^{-1 / \ell}\) between different values. Configurations of different branches
+    thus share what they have in common, and a value is compared only with values of its own node.
+
+    Source: Ma and Blaschko (2020); conditional activity as in Swersky, Duvenaud, Snoek,
+    Hutter, Osborne (2014).
+    """
+
+    groups: tuple[Group, ...] = eqx.field(static=True)
+    weight: Float[Array, "node-1"] = parameter(constraints.positive)
+    numeric: Float[Array, "numeric"] = parameter(constraints.positive)
+    categorical: Float[Array, "categorical"] = parameter(constraints.positive)
+
+    @classmethod
+    def init(cls, encoder: Encoder, key: PRNGKeyArray, dtype: jnp.dtype) -> "AdditiveTree":
+        """Starts at weights of 1 and, for a node of n hyperparameters, lengthscales of sqrt(n)
+        (numeric, varied by the key) and n (categorical), as a product of n kernels decays faster.
+        """
+        groups = encoder.groups
+        size = {group: len(group.numeric) + len(group.categorical) for group in groups}
+        numeric = jnp.asarray([size[g] ** 0.5 for g in groups for _ in g.numeric], dtype)
+        return cls(
+            weight=jnp.ones((len(groups) - 1,), dtype),
+            numeric=numeric * jnp.exp(0.3 * jax.random.normal(key, numeric.shape, dtype)),
+            categorical=jnp.asarray([size[g] for g in groups for _ in g.categorical], dtype),
+            groups=groups,
+        )
+
+    def evaluate(self, X1: Float[Array, "feature"], X2: Float[Array, "feature"]) -> Array:
+        columns, one_hot = zip(*((g.numeric, g.categorical) for g in self.groups), strict=True)
+        difference = X1 - X2
+        # Logarithms of the one-dimensional kernels, those of a node summed by a 0/1 matrix.
+        r = jnp.sqrt(5.0) * jnp.abs(difference[np.concatenate(columns).astype(int)]) / self.numeric
+        numeric = jnp.log1p(r + jnp.square(r) / 3) - r
+        differs = _indicator(sum(one_hot, ()), len(difference)) @ jnp.square(difference) / 2
+        logarithm = _membership(columns) @ numeric - _membership(one_hot) @ (
+            differs / self.categorical
+        )
+        active = _indicator([g.active for g in self.groups[1:]], len(difference))
+        weight = self.weight * (active @ X1) * (active @ X2)
+        return jnp.exp(logarithm[0]) + weight @ jnp.exp(logarithm[1:])
+
+
+def _indicator(sets: Sequence[Sequence[int]], size: int) -> Int[np.ndarray, "set size"]:
+    """1 where a column is in a set."""
+    matrix = np.zeros((len(sets), size), np.int8)
+    for row, columns in zip(matrix, sets, strict=True):
+        row[list(columns)] = 1
+    return matrix
+
+
+def _membership(parts: Sequence[Sequence[Any]]) -> Int[np.ndarray, "part element"]:
+    """1 where an element of the concatenated parts is of a part."""
+    ends = np.cumsum([len(part) for part in parts])
+    ranges = [range(end - len(part), end) for part, end in zip(parts, ends, strict=True)]
+    return _indicator(ranges, int(ends[-1]))

@@ -65,6 +65,26 @@ class TaskKernel(Kernel):
         return self.gram()[X1, X2]
 
 
+class GivenGram(TaskKernel):
+    """Tasks, a target among them, with a given Gram matrix."""
+
+    matrix: Float[Array, "task task"]
+
+    def gram(self) -> Float[Array, "task task"]:
+        return self.matrix
+
+    def with_target(self, observations: TargetObservations) -> "GivenGram":
+        raise TypeError("the similarity of one more task to these is not known")
+
+
+def bordered(
+    matrix: Float[Array, "task task"], row: Float[Array, "task"], corner: Float[Array, ""]
+) -> Float[Array, "task+1 task+1"]:
+    """`matrix` with one more row and column."""
+    last = jnp.append(row, corner.astype(row.dtype))
+    return jnp.block([[matrix, row[:, None]], [last[None, :]]])
+
+
 _UNMATCHED_DISTANCE = 0.5
 
 
@@ -150,11 +170,11 @@ class AT2Task(TaskKernel):
         mean = jnp.where(matched, difference, 0).sum(0) / known
         variance = jnp.square(jnp.where(matched, difference - mean, 0)).sum(0) / known
         distance = jnp.where(count > 1, variance, _UNMATCHED_DISTANCE)
-        overlap = count * observations.share
+        overlap = (count * observations.share).astype(distance.dtype)
         own = observations.mask.sum() * observations.share
         return AT2Task(
-            distance=_bordered(self.distance, distance, jnp.zeros(())),
-            overlap=_bordered(self.overlap, overlap, own),
+            distance=bordered(self.distance, distance, jnp.zeros(())),
+            overlap=bordered(self.overlap, overlap, own),
             scale=self.scale,
             lengthscale=self.lengthscale,
             U=self.U,
@@ -197,7 +217,8 @@ class ICM(TaskKernel):
         prior_mean = self.loadings.mean(0)
         centred = self.loadings - prior_mean
         # The prior covariance of the loadings is R R', the errors' L L'.
-        jitter = jnp.finfo(centred.dtype).eps ** 0.5 * (1 + jnp.square(self.loadings).mean())
+        rounding = jnp.finfo(centred.dtype)
+        jitter = 10 * rounding.eps * jnp.square(self.loadings).sum() + rounding.tiny
         identity = jnp.eye(centred.shape[1], dtype=centred.dtype)
         root = cholesky(centred.T @ centred / max(len(centred) - 1, 1) + jitter * identity)
         kappa = self.kappa.mean()
@@ -207,7 +228,7 @@ class ICM(TaskKernel):
         error = jnp.where(both, kappa * observations.prior + observations.mean_variance, 0)
         error += jnp.diag(jnp.where(observations.mask, observations.noise, 1))
         residual = jnp.where(observations.mask, observations.residual, 0) - latent @ prior_mean
-        whitened = solve_lower(
+        whitened: Array = solve_lower(
             cholesky(error), jnp.concatenate([latent @ root, residual[:, None]], 1)
         )
         design, response = whitened[:, :-1], whitened[:, -1:]
@@ -217,10 +238,3 @@ class ICM(TaskKernel):
             loadings=jnp.concatenate([self.loadings, (prior_mean + shift)[None]]),
             kappa=jnp.append(self.kappa, kappa),
         )
-
-
-def _bordered(
-    matrix: Float[Array, "task task"], row: Float[Array, "task"], corner: Float[Array, ""]
-) -> Float[Array, "task+1 task+1"]:
-    last = jnp.append(row, corner.astype(row.dtype))
-    return jnp.block([[matrix, row[:, None]], [last[None, :]]])

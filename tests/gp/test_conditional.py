@@ -189,7 +189,12 @@ def test_observations_append_and_pad():
     np.testing.assert_array_equal(full.epoch, [0, 2])
     np.testing.assert_array_equal(full.score, [3.5, 1.5])
     assert full.mask.all()
-    assert full._replace(count=jnp.asarray(1)).padded(4).mask.tolist() == [True, False, False, False]
+    assert full._replace(count=jnp.asarray(1)).padded(4).mask.tolist() == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_an_indefinite_task_kernel_gives_nan_not_a_wrong_answer():

@@ -1,0 +1,231 @@
+"""Maximum likelihood: on models with a known optimum, and on data sampled from a model."""
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from amt.inference import fit_mle
+from amt.kernels import ICM, FreezeThaw, Matern
+from amt.model import CurveGrid, MultiTaskGP, SeparableNoise
+from amt.parameters import parameter
+from amt.tuner import stack
+
+
+class Toy(eqx.Module):
+    """A "model" of one number, whose log-likelihood is any function of it."""
+
+    x: jax.Array = parameter()
+    function: object = eqx.field(static=True)
+
+    def log_likelihood(self, grid):
+        return self.function(self.x) * grid.scores.size, None
+
+
+def toy_grid(size=10, dtype=jnp.float64):
+    return CurveGrid(
+        jnp.zeros((1, 1, size), dtype), jnp.zeros((1, 1), dtype), jnp.ones(size, dtype)
+    )
+
+
+def fit_toy(function, starts, grid=None, dtype=jnp.float64, **options):
+    starts = Toy(jnp.asarray(starts, dtype), function)
+    return jax.jit(partial(fit_mle, **options))(starts, grid or toy_grid(dtype=dtype))
+
+
+def parabola(x):
+    return -jnp.square(x - 2)
+
+
+# Which restart and step are kept
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "starts"),
+    [("adam", [-1.2, 0.9]), ("adam", [0.9, -1.2]), ("lbfgs", [-1.2, 0.9])],
+)
+def test_the_best_restart_is_kept(optimizer, starts):
+    two_optima = lambda x: -jnp.square(x * x - 1) + x / 4  # noqa: E731
+    fit = fit_toy(two_optima, starts, optimizer=optimizer, steps=200)
+    assert fit.log_likelihood.shape == fit.gradient_norm.shape == (2, 200)
+    assert fit.best == starts.index(0.9)
+    slope = jax.grad(two_optima)
+    assert_allclose(slope(fit.model.x), 0, atol=1e-3)
+    assert fit.model.x > 0
+    # The other one ends at the worse optimum: restarts do not leak into each other.
+    worse = fit.log_likelihood[starts.index(-1.2)].max()
+    assert worse < fit.log_likelihood[fit.best].max() - 4
+
+
+def test_the_best_step_is_kept_and_reported():
+    fit = fit_toy(parabola, [0.0], steps=30, learning_rate=1.5)
+    values = fit.log_likelihood[0]
+    assert values[-1] < values.max()  # it overshoots
+    assert_allclose(10 * parabola(fit.model.x), values.max(), rtol=1e-12)
+    assert_allclose(values[0], 10 * parabola(0.0))
+    assert_allclose(fit.gradient_norm[0, 0], 4.0)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "bad"),
+    [("adam", jnp.nan), ("adam", jnp.inf), ("adam", -jnp.inf), ("lbfgs", jnp.nan)],
+)
+def test_a_start_without_a_finite_likelihood_never_wins(optimizer, bad):
+    function = lambda x: jnp.where(x > 100, bad, parabola(x))  # noqa: E731
+    fit = fit_toy(function, [200.0, -5.0, 200.0], optimizer=optimizer, steps=5)
+    assert fit.best == 1
+    assert fit.model.x < 100
+    assert jnp.isfinite(fit.log_likelihood[1]).all()
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+def test_a_step_to_a_likelihood_that_is_not_finite_is_never_kept(bad):
+    function = lambda x: jnp.where(x > 1, bad, parabola(x))  # noqa: E731
+    fit = fit_toy(function, [0.0], steps=60)
+    values = fit.log_likelihood[0]
+    assert not jnp.isfinite(values).all()
+    assert 0 < fit.model.x <= 1
+    assert_allclose(10 * parabola(fit.model.x), values[jnp.isfinite(values)].max(), rtol=1e-12)
+
+
+def test_restarts_side_by_side_are_as_each_alone():
+    function = lambda x: -jnp.square(x * x - 1) + x / 4  # noqa: E731
+    fit = partial(fit_toy, function, steps=30)
+    together = fit([-3.0, 0.2])
+    for restart, start in enumerate([-3.0, 0.2]):
+        alone = fit([start]).log_likelihood[0]
+        assert_allclose(together.log_likelihood[restart], alone, rtol=1e-6, atol=1e-9)
+
+
+def test_another_optimizer_is_refused():
+    with pytest.raises(ValueError, match="adam or lbfgs, not 'sgd'"):
+        fit_mle(Toy(jnp.zeros(1), parabola), toy_grid(), optimizer="sgd")
+
+
+# Convergence
+
+
+@pytest.mark.parametrize(
+    ("start", "steps", "expected"),
+    [
+        (2.1, 300, True),
+        (1e4, 300, False),  # too far for the learning rate
+        (0.0, 40, False),
+        (0.0, 15, False),  # a tenth of the steps is one
+        (0.0, 5, False),
+    ],
+)
+def test_converged_says_whether_the_likelihood_still_rises(start, steps, expected):
+    fit = fit_toy(parabola, [start], steps=steps)
+    if not expected:
+        assert fit.log_likelihood[0, -1] - fit.log_likelihood[0, -2] > 10 * 1e-3
+    assert fit.converged.tolist() == [expected]
+
+
+def test_converged_is_for_each_restart_and_per_observation():
+    gentle = lambda x: 0.02 * parabola(x)  # noqa: E731
+    fit = fit_toy(gentle, [0.0, 2.0, -500.0], steps=100, grid=toy_grid(1000))
+    assert fit.converged.tolist() == [True, True, False]
+
+
+def test_a_likelihood_that_is_never_finite_has_not_converged():
+    fit = fit_toy(lambda x: x * jnp.nan, [0.0, 1.0], steps=20)
+    assert not fit.converged.any()
+
+
+# Data sampled from a model
+
+SHAPE = TASKS, CONFIGS, EPOCHS = 6, 30, 6
+NOISE, LENGTHSCALE = 0.02, (0.3, 1.2)
+
+
+def model(lengthscale, noise, a, loadings, dtype=jnp.float64):
+    array = partial(jnp.asarray, dtype=dtype)
+    return MultiTaskGP(
+        task=ICM(loadings=array(loadings), kappa=array([0.2] * TASKS)),
+        config=Matern(lengthscale=array(lengthscale)),
+        fidelity=FreezeThaw(a=array(a), b=array(0.5)),
+        noise=SeparableNoise(variance=array([noise]), power=None),
+    )
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    """Scores of a known model, and three starts far from it."""
+    rng = np.random.default_rng(0)
+    truth = model(LENGTHSCALE, NOISE, 1.0, rng.normal(size=(TASKS, 1)))
+    features, epochs = rng.uniform(size=(CONFIGS, 2)), np.linspace(1 / EPOCHS, 1, EPOCHS)
+    grams = truth.task.gram(), truth.config(features, features), truth.fidelity(epochs, epochs)
+    roots = [np.linalg.cholesky(np.asarray(g) + 1e-10 * np.eye(len(g))) for g in grams]
+    latent = np.einsum("ti,cj,ek,ijk->tce", *roots, rng.normal(size=SHAPE))
+    means = rng.normal(size=(TASKS, 1, 1))
+    scores = means + latent + NOISE**0.5 * rng.normal(size=SHAPE)
+    grid = CurveGrid(jnp.asarray(scores), jnp.asarray(features), jnp.asarray(epochs))
+    starts = [
+        model((l, l), noise, 0.5, 1 + 0.3 * rng.normal(size=(TASKS, 1)))
+        for l, noise in ((30.0, 10.0), (1.0, 1e-3), (0.5, 0.3))
+    ]
+    return truth, grid, stack(starts)
+
+
+fit_sampled = jax.jit(fit_mle, static_argnames=("optimizer", "steps"))
+
+
+@pytest.fixture(scope="module")
+def by_adam(sampled):
+    _, grid, starts = sampled
+    return fit_sampled(starts, grid)
+
+
+def test_the_likelihood_rises_from_every_start(sampled, by_adam):
+    values = np.asarray(by_adam.log_likelihood)
+    assert values.shape == (3, 300)
+    assert np.isfinite(values).all()
+    assert np.isfinite(by_adam.gradient_norm).all()
+    assert (values[:, -1] > values[:, 0] + 100).all()
+    # Nearly every step is a step up, and the end is the best.
+    assert ((np.diff(values, axis=1) > -0.01).mean(1) > 0.8).all()
+    assert (values.max(1) - values[:, -1] < 0.1).all()
+    assert (by_adam.gradient_norm[:, -1] < by_adam.gradient_norm[:, 0]).all()
+    assert by_adam.converged[by_adam.best]
+    assert by_adam.best == values.max(1).argmax()
+
+
+def test_the_model_has_the_likelihood_reported(sampled, by_adam):
+    truth, grid, _ = sampled
+    value = jax.jit(lambda m: m.log_likelihood(grid)[0])
+    best = by_adam.log_likelihood[by_adam.best].max()
+    assert_allclose(value(by_adam.model), best, rtol=1e-8)
+    assert best > value(truth)  # as the truth is one of the models
+
+
+def test_the_noise_and_the_lengthscales_are_recovered(by_adam):
+    fitted = by_adam.model
+    assert_allclose(fitted.noise.variance, NOISE, rtol=0.15)
+    assert_allclose(np.log(fitted.config.lengthscale), np.log(LENGTHSCALE), atol=0.4)
+
+
+def test_lbfgs_finds_as_good_an_optimum(sampled, by_adam):
+    _, grid, starts = sampled
+    starts = jax.tree.map(lambda leaf: leaf[1:2], starts)
+    fit = fit_sampled(starts, grid, optimizer="lbfgs", steps=50)
+    assert np.isfinite(fit.log_likelihood).all()
+    best, by = fit.log_likelihood[fit.best].max(), by_adam.log_likelihood[by_adam.best].max()
+    assert abs(best - by) < 1e-3 * np.prod(SHAPE)
+    assert (np.diff(fit.log_likelihood[fit.best]) > -1e-6).all()
+    assert_allclose(fit.model.noise.variance, by_adam.model.noise.variance, rtol=0.02)
+
+
+def test_float32_finds_as_good_an_optimum(sampled, by_adam):
+    _, grid, starts = sampled
+    fit = fit_sampled(*jax.tree.map(lambda a: a.astype(jnp.float32), (starts, grid)))
+    leaves = jax.tree.leaves(fit.model)
+    assert all(leaf.dtype == jnp.float32 for leaf in (*leaves, fit.log_likelihood))
+    assert np.isfinite(fit.log_likelihood).all()
+    best, by = fit.log_likelihood[fit.best].max(), by_adam.log_likelihood[by_adam.best].max()
+    assert abs(best - by) < 2e-3 * np.prod(SHAPE)
+    assert_allclose(fit.model.noise.variance, by_adam.model.noise.variance, rtol=0.05)

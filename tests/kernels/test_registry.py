@@ -1,0 +1,256 @@
+"""The grid of kernels: every one works in a model, and the posterior equals dense algebra."""
+
+import itertools
+import re
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tinygp
+from problems import small_curves
+from tinygp.kernels import Kernel
+
+from amt.gp.conditional import Observations
+from amt.gp.kronecker import outer
+from amt.kernels import KERNELS, TargetObservations, TaskKernel, make_kernel
+from amt.model import CurveGrid, MultiTaskGP
+from amt.parameters import unconstrain
+
+TASKS, CONFIGS, EPOCHS = 3, 5, 4
+KEY = jax.random.key(0)
+# What is compiled here runs once or thrice.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+# Every two kernels of different axes meet in one of these 16 of the 64 models.
+SQUARE = [
+    tuple(list(KERNELS[axis])[i] for axis, i in zip(KERNELS, index, strict=True))
+    for index in ((i, j, (i + j) % 4) for i, j in itertools.product(range(4), repeat=2))
+]
+
+
+@pytest.fixture(scope="module")
+def curves():
+    return small_curves(TASKS + 1, CONFIGS, EPOCHS)
+
+
+@pytest.fixture(scope="module")
+def split(curves):
+    sources, target = curves.split(curves.tasks[:TASKS], curves.tasks[TASKS])
+    return sources, CurveGrid.of(sources), jnp.asarray(target.scores[0])
+
+
+def test_the_grid_has_64_models():
+    assert {axis: list(names) for axis, names in KERNELS.items()} == {
+        "task": ["at2", "icm", "rank", "latent"],
+        "config": ["deep_poly", "deep_rbf", "matern", "tree"],
+        "fidelity": ["at2", "freeze_thaw", "fabolas", "matern"],
+    }
+    for axis, names in KERNELS.items():
+        for kernel in names.values():
+            assert issubclass(kernel, TaskKernel if axis == "task" else Kernel)
+            assert kernel.__doc__
+            assert "Source:" in kernel.__doc__
+
+
+@pytest.mark.parametrize(("task", "config", "fidelity"), SQUARE)
+def test_likelihood_and_gradient_are_finite(split, task, config, fidelity):
+    sources, grid, _ = split
+    model = MultiTaskGP.init(sources, KEY, task=task, config=config, fidelity=fidelity)
+    free, constrain = unconstrain(model)
+    value, gradient = quick_jit(jax.value_and_grad(lambda f: constrain(f).log_likelihood(grid)[0]))(
+        free
+    )
+    assert jnp.isfinite(value)
+    assert all(jnp.isfinite(leaf).all() for leaf in gradient)
+    # Everything that is learned has a gradient, but for what complete sources do not show (U).
+    silent = sum(not leaf.any() for leaf in gradient if leaf.size)
+    assert silent <= (1 if task == "at2" else 0)
+
+
+class GridGram(Kernel):
+    """A kernel on positions in a grid, of a given Gram matrix."""
+
+    matrix: jax.Array
+
+    def evaluate(self, X1, X2):
+        return self.matrix[X1, X2]
+
+
+class Setting(NamedTuple):
+    """Dense pieces of a model: everything but the task kernel joined by the target."""
+
+    cells: jax.Array
+    noise: jax.Array
+    means: jax.Array
+    mean_prior: tuple[jax.Array, jax.Array]
+    target_noise: jax.Array
+
+
+def dense_setting(model, grid):
+    task_noise, epoch_noise = model.noise.factors(TASKS, grid.epochs)
+    means = model.log_likelihood(grid)[1]
+    config = model.config(grid.features, grid.features)
+    fidelity = model.fidelity(grid.epochs, grid.epochs)
+    return Setting(
+        jnp.kron(config, fidelity),
+        outer(task_noise, jnp.ones(CONFIGS), epoch_noise).reshape(TASKS, -1),
+        means,
+        (means.mean(), jnp.var(means, ddof=1)),
+        jnp.tile(jnp.exp(jnp.log(task_noise).mean()) * epoch_noise, CONFIGS),
+    )
+
+
+def seen_by_dense_algebra(model, grid, setting, observations):
+    """TargetObservations from their definitions."""
+    cells = observations.config * EPOCHS + observations.epoch
+    covariance = jnp.kron(model.task.gram(), setting.cells) + jnp.diag(setting.noise.ravel())
+    residual = grid.scores.reshape(TASKS, -1) - setting.means[:, None]
+    alpha = jnp.linalg.solve(covariance, residual.ravel()).reshape(TASKS, -1)
+    return TargetObservations(
+        score=observations.score,
+        mask=observations.mask,
+        source=grid.scores.reshape(TASKS, -1)[:, cells].T,
+        residual=observations.score - setting.mean_prior[0],
+        response=(alpha @ setting.cells)[:, cells].T,
+        prior=setting.cells[cells][:, cells],
+        noise=setting.target_noise[cells],
+        mean_variance=setting.mean_prior[1],
+        share=1 / (CONFIGS * EPOCHS),
+    )
+
+
+def dense_posterior(grid, setting, task_gram, observations):
+    """Tinygp on the sources' scores and the target's, conditioned all at once."""
+    count, size = int(observations.count), CONFIGS * EPOCHS
+    cells = (observations.config * EPOCHS + observations.epoch)[:count]
+    mean, variance = setting.mean_prior
+    target = jnp.arange(TASKS * size, (TASKS + 1) * size)
+    # The target's mean is a constant of that variance: one more term of the covariance.
+    matrix = jnp.kron(task_gram, setting.cells)
+    matrix = matrix.at[jnp.ix_(target, target)].add(variance)
+    means = jnp.append(jnp.repeat(setting.means, size), jnp.full(size, mean))
+    gp = tinygp.GaussianProcess(
+        GridGram(matrix),
+        jnp.append(jnp.arange(TASKS * size), target[cells]),
+        diag=jnp.append(setting.noise.ravel(), setting.target_noise[cells]),
+        mean=lambda x: means[x],
+    )
+    y = jnp.append(grid.scores.ravel(), observations.score[:count])
+    # With a diagonal of 0, as tinygp adds a small one otherwise.
+    conditioned = gp.condition(y, target, diag=jnp.zeros(size)).gp
+    return conditioned.loc, conditioned.variance
+
+
+@pytest.mark.parametrize(
+    "names", [SQUARE[0], SQUARE[6], SQUARE[11], SQUARE[13]], ids=lambda names: "-".join(names)
+)
+def test_posterior_equals_dense_algebra(split, names):
+    sources, grid, target = split
+    model = MultiTaskGP.init(
+        sources, KEY, **dict(zip(KERNELS, names, strict=True)), noise="task_epoch"
+    )
+    free, constrain = unconstrain(model.noise)
+    rng = np.random.default_rng(0)
+    model = eqx.tree_at(
+        lambda m: m.noise, model, constrain(tuple(f + 0.5 * rng.normal(size=f.shape) for f in free))
+    )
+    setting = quick_jit(dense_setting)(model, grid)
+    condition = quick_jit(lambda o: model.source_posterior(grid).condition(o))
+
+    @quick_jit
+    def join(observations):
+        seen = seen_by_dense_algebra(model, grid, setting, observations)
+        return model.task.with_target(seen).gram()
+
+    order = rng.permutation(CONFIGS * EPOCHS)
+    for count in (0, 1, 5):
+        observations = Observations.empty(8, jnp.float64)
+        for cell in order[:count]:
+            config, epoch = divmod(int(cell), EPOCHS)
+            observations = observations.append(config, epoch, target[config, epoch])
+        posterior = condition(observations)
+        gram = join(observations)
+        mean, variance = dense_posterior(grid, setting, gram, observations)
+        assert jnp.isfinite(posterior.mean).all()
+        scale = float(jnp.sqrt(variance.max()))
+        np.testing.assert_allclose(posterior.mean.ravel(), mean, atol=1e-8 * scale, rtol=1e-8)
+        np.testing.assert_allclose(posterior.variance.ravel(), variance, atol=1e-8 * scale**2)
+
+
+def test_every_task_kernel_has_its_posterior_tested():
+    assert {names[0] for names in (SQUARE[0], SQUARE[6], SQUARE[11], SQUARE[13])} == set(
+        KERNELS["task"]
+    )
+
+
+def test_make_kernel_uses_the_dtype(curves):
+    for axis, names in KERNELS.items():
+        for name in names:
+            kernel = make_kernel(axis, name, curves, KEY, jnp.float32)
+            assert {leaf.dtype for leaf in jax.tree.leaves(kernel)} == {jnp.dtype(jnp.float32)}
+
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_readmes_new_kernel_works(monkeypatch):
+    section = re.search(r"^## Adding a kernel$(.*?)(?=^## |\Z)", README.read_text(), re.M | re.S)
+    if section is None:
+        pytest.skip("README.md has no section 'Adding a kernel'")
+    code = re.search(r"^```python\n(.*?)^```", section.group(1), re.M | re.S)
+    assert code is not None
+    check_new_kernel(code.group(1), monkeypatch)
+
+
+# What the README shows, until it does.
+EXAMPLE = """
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from numpyro.distributions import constraints
+from tinygp.kernels import Kernel
+
+import amt
+
+
+class PowerLaw(Kernel):
+    exponent: Float[Array, ""] = amt.parameter(constraints.positive)  # learned, always positive
+
+    @classmethod
+    def init(cls, key, dtype):
+        return cls(exponent=jnp.ones((), dtype))
+
+    def evaluate(self, X1, X2):
+        return 1 + (X1 * X2) ** self.exponent
+
+
+amt.KERNELS["fidelity"]["power_law"] = PowerLaw
+"""
+
+
+def test_a_new_kernel_is_a_class_and_a_line(monkeypatch):
+    check_new_kernel(EXAMPLE, monkeypatch)
+
+
+def check_new_kernel(code, monkeypatch):
+    """It registers one kernel, with which a model is learned and used."""
+    before = {axis: set(names) for axis, names in KERNELS.items()}
+    for axis in KERNELS:
+        monkeypatch.setitem(KERNELS, axis, dict(KERNELS[axis]))
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    added = [(axis, n) for axis, names in KERNELS.items() for n in names if n not in before[axis]]
+    assert len(added) == 1
+    curves = small_curves(TASKS, CONFIGS, EPOCHS)
+    grid = CurveGrid.of(curves)
+    model = MultiTaskGP.init(curves, KEY, **dict(added))
+    free, constrain = unconstrain(model)
+    learned = len(free) - len(unconstrain(MultiTaskGP.init(curves, KEY)).free)
+    assert learned != 0
+    gradient = quick_jit(jax.grad(lambda f: constrain(f).log_likelihood(grid)[0]))(free)
+    assert all(jnp.isfinite(leaf).all() for leaf in gradient)
+    condition = quick_jit(lambda o: model.source_posterior(grid).condition(o))
+    posterior = condition(Observations.empty(2, jnp.float64))
+    assert jnp.isfinite(posterior.variance).all()

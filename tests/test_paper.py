@@ -1,0 +1,105 @@
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from amt.experiment import METHODS
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def build_paper():
+    spec = importlib.util.spec_from_file_location(
+        "build_paper", ROOT / "scripts" / "build_paper.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_results(splits: int = 3, budget: int = 12) -> pd.DataFrame:
+    index = pd.MultiIndex.from_product(
+        [range(splits), [0], METHODS, range(1, budget + 1)],
+        names=["split", "seed", "method", "query"],
+    )
+    frame = index.to_frame(index=False)
+    metrics = np.random.default_rng(splits).uniform(size=(3, len(frame)))
+    return frame.assign(
+        rank=(99 * metrics[0]).astype(int), regret=metrics[1], normalized_regret=metrics[2]
+    )
+
+
+def save(results: pd.DataFrame, path: Path, age: float = 0) -> None:
+    path.parent.mkdir(parents=True)
+    results.to_parquet(path)
+    os.utime(path, (1e9 - age, 1e9 - age))
+
+
+@pytest.fixture
+def folders(tmp_path) -> list[str]:
+    return ["--results", str(tmp_path / "results"), "--paper", str(tmp_path / "paper")]
+
+
+@pytest.fixture(autouse=True)
+def no_latexmk(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+
+
+def test_figures_and_table_come_from_the_latest_results(build_paper, tmp_path, folders, capsys):
+    latest = make_results(splits=3)
+    save(latest, tmp_path / "results/bundled/new/results.parquet")
+    save(make_results(splits=2), tmp_path / "results/bundled/old/results.parquet", age=60)
+    save(make_results(splits=1), tmp_path / "results/lcbench/one/results.parquet")
+    build_paper.main(folders)
+    assert (tmp_path / "paper/figures/at2-bundled.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "paper/figures/at2-lcbench.pdf").exists()
+    table = (tmp_path / "paper/tables/at2.tex").read_text()
+    assert "bundled, 3 cells" in table
+    assert "lcbench, 1 cell}" in table
+    mean = latest[(latest["method"] == "amt") & (latest["query"] == 10)]["rank"].mean()
+    assert re.search(rf"amt & (\\textbf{{)?{mean:.1f}", table)
+    printed = capsys.readouterr().out
+    assert "No results for hyperrec: `.venv/bin/python experiments/at2.py database=hy" in printed
+    assert "latexmk is not installed" in printed
+
+
+def test_table_is_well_formed_and_marks_the_best(build_paper):
+    table = build_paper.results_table({"bundled": make_results()})
+    rows = [line for line in table.splitlines() if line.split(" & ")[0] in {"amt", "random search"}]
+    assert len(rows) == 2
+    assert all(row.count(" & ") == 2 and row.endswith(r"\\") for row in rows)
+    assert table.count(r"\textbf") == 2
+    assert table.count("{") == table.count("}")
+
+
+def test_a_short_budget_is_shown_at_its_end(build_paper):
+    assert "\n & 7 & 7 \\\\\n" in build_paper.results_table({"bundled": make_results(budget=7)})
+
+
+def test_without_results_it_says_what_makes_them(build_paper, folders, capsys):
+    with pytest.raises(SystemExit, match="nothing to build from"):
+        build_paper.main(folders)
+    assert "`.venv/bin/python experiments/at2.py database=bundled`" in capsys.readouterr().out
+
+
+def test_a_pdf_that_does_not_compile_is_an_error(build_paper, tmp_path, folders, monkeypatch):
+    save(make_results(), tmp_path / "results/bundled/one/results.parquet")
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr("subprocess.run", lambda command, cwd: type("Done", (), {"returncode": 12}))
+    with pytest.raises(SystemExit, match="latexmk failed"):
+        build_paper.main(folders)
+
+
+def test_every_citation_is_in_the_references_and_every_reference_cited():
+    text = (ROOT / "paper" / "main.tex").read_text()
+    cited = {k for keys in re.findall(r"\\cite[pt]\{([^}]*)\}", text) for k in keys.split(",")}
+    entries = re.findall(r"@\w+\{(\w+),", (ROOT / "paper" / "references.bib").read_text())
+    assert sorted(entries) == sorted(cited)
+    assert text.count("{") == text.count("}")
