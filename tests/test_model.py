@@ -7,6 +7,7 @@ import pytest
 import tinygp
 
 from amt.gp.kronecker import KroneckerKernel, grid_points
+from amt.kernels import KERNELS
 from amt.model import CurveGrid, MultiTaskGP
 from amt.parameters import unconstrain
 from tests.problems import small_curves
@@ -33,11 +34,18 @@ def dense_log_likelihood(model, grid, means):
     return gp.log_probability((grid.scores - means[:, None, None]).ravel())
 
 
-@pytest.mark.parametrize("noise", NOISES)
-def test_likelihood_and_gradients_equal_dense_algebra(noise):
+# Every kernel is in one of them.
+KERNEL_NAMES = [
+    {axis: list(KERNELS[axis])[index] for axis in ("task", "config", "fidelity")}
+    for index in range(4)
+]
+
+
+@pytest.mark.parametrize(("noise", "kernels"), list(zip(NOISES, KERNEL_NAMES, strict=True)))
+def test_likelihood_and_gradients_equal_dense_algebra(noise, kernels):
     curves = small_curves()
     grid = CurveGrid.of(curves)
-    model = perturbed(MultiTaskGP.init(curves, jax.random.key(0), noise=noise))
+    model = perturbed(MultiTaskGP.init(curves, jax.random.key(0), noise=noise, **kernels))
     free, constrain = unconstrain(model)
 
     @jax.jit
