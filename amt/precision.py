@@ -29,10 +29,10 @@ def check_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The floating dtype meant by `dtype`: float32 or float64."""
     try:
         checked = jnp.dtype(dtype)
-    except TypeError:
-        checked = None
+    except TypeError as error:
+        raise ValueError(f"dtype must be float32 or float64, not {dtype}") from error
     if checked not in (jnp.float32, jnp.float64):
-        raise ValueError(f"dtype must be float32 or float64, not {checked or dtype}")
+        raise ValueError(f"dtype must be float32 or float64, not {checked}")
     return checked
 
 
