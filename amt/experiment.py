@@ -33,7 +33,8 @@ from amt.acquisition import ACQUISITIONS
 from amt.baselines import BASELINES
 from amt.curves import LearningCurves
 from amt.databases import paper_pairs
-from amt.inference.mle import Optimizer, fit_mle
+from amt.inference import POINT_ESTIMATES
+from amt.inference.mle import Optimizer
 from amt.kernels import KERNELS
 from amt.model import CurveGrid, MultiTaskGP, NoiseKind
 from amt.precision import check_dtype
@@ -51,7 +52,8 @@ class Settings:
         task, config, fidelity: kernels, by their names in `amt.KERNELS`.
         noise: kind of `amt.model.SeparableNoise`.
         precision: float64 or float32.
-        optimizer, steps, learning_rate: of `fit_mle`.
+        inference: a name in `amt.inference.POINT_ESTIMATES`.
+        optimizer, steps, learning_rate: its options.
         restarts: starting points of the fit.
         acquisition: a name in `amt.ACQUISITIONS`.
         acquisition_options: its options, such as `{"beta": 0.25}`.
@@ -67,6 +69,7 @@ class Settings:
     fidelity: str = "at2"
     noise: str = "homoscedastic"
     precision: str = "float64"
+    inference: str = "mle"
     optimizer: str = "adam"
     steps: int = 300
     learning_rate: float = 0.05
@@ -79,6 +82,7 @@ class Settings:
         for axis, kernels in KERNELS.items():
             _check_choice(f"{axis} kernel", getattr(self, axis), kernels)
         _check_choice("noise", self.noise, get_args(NoiseKind))
+        _check_choice("inference", self.inference, POINT_ESTIMATES)
         _check_choice("optimizer", self.optimizer, get_args(Optimizer))
         _check_choice("acquisition", self.acquisition, ACQUISITIONS)
         options = inspect.signature(ACQUISITIONS[self.acquisition]).parameters
@@ -212,9 +216,10 @@ class Experiment:
 
         def fit(starts, grids):
             options: Any = {"optimizer": s.optimizer, "steps": s.steps}
-            return jax.vmap(partial(fit_mle, learning_rate=s.learning_rate, **options))(
-                starts, grids
+            estimate = partial(
+                POINT_ESTIMATES[s.inference], learning_rate=s.learning_rate, **options
             )
+            return jax.vmap(estimate)(starts, grids)
 
         def loop(models, grids, targets, *, rank):
             def one(model, grid, target):

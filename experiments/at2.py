@@ -123,14 +123,13 @@ def run(
 def read_settings(values: dict[str, Any]) -> Settings:
     """The part of the settings that a cell's numbers depend on."""
     inference = dict(values["inference"])
-    if (name := inference.pop("name")) != "mle":
-        raise ValueError(f"no inference {name!r}; there is mle")
     options = dict(values["acquisition"])
     acquisition = options.pop("name")
     if acquisition != "ucb":
         options.pop("beta")
     return Settings(
         **values["kernel"],
+        inference=inference.pop("name"),
         **inference,
         noise=values["noise"],
         precision=values["precision"],
