@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from amt.databases import hyperrec, lcbench, paper_pairs
+from amt.databases.at2 import hyperrec, lcbench, paper_pairs
 from amt.databases.download import BASE_URL, CHECKSUMS, data_folder, download
 
 FILES = {name: f"content of {name}".encode() * 1000 for name in CHECKSUMS}
