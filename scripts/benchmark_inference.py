@@ -219,7 +219,7 @@ def compare(exact: Trace, sparse: Trace, kind: str) -> dict[str, float]:
 def within(trace: Trace, seconds: float) -> str:
     if math.isfinite(seconds):
         return f"{trace.name} {seconds:.2f} s"
-    return f"{trace.name} not in {trace.points[-1].seconds:.0f} s"
+    return f"{trace.name} not in {trace.points[-1].seconds:.2f} s"
 
 
 def show(console: Console, trace: Trace, unit: str, rows: int = 15) -> None:

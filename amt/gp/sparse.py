@@ -23,8 +23,8 @@ the axes, as \(k(z, x)\) does,
 
 with the covariances \(K_T, K_C, K_E\) of the inducing points with the grid's tasks, configurations
 and epochs: \(O(M^3 + M^2 (T + C + E))\) for any number of observations. Of all q, the best for
-given parameters is \(S = (I + \Phi)^{-1}\), \(m = S\, b\). Both need float64, as the condition of
-\(\Phi\) is that of \(K_{zz}\) squared.
+given parameters is \(S = (I + \Phi)^{-1}\), \(m = S\, b\). Both need float64: \(\Phi\) so computed
+has the rounding errors of \(K_{zz}^{-1}\), and its entries are large.
 
 A target task joins as in `amt.gp.conditional`: its f is a Gaussian process given q, and its n
 observations are conditioned on exactly.
@@ -185,8 +185,22 @@ class SparseGP(eqx.Module):
 
     def with_optimal(self, grid: CurveGrid) -> "SparseGP":
         """With the q that has the largest ELBO for the parameters as they are."""
-        inner, projected = self._statistics(grid)
-        identity = jnp.eye(len(inner), dtype=inner.dtype)
+        task_noise, epoch_noise = self.model.noise.factors(len(grid.scores), grid.epochs)
+        kt, kc, ke = self.cross(grid)
+        others = (kc[:, :, None] * (ke / jnp.sqrt(epoch_noise))[:, None, :]).reshape(len(kc), -1)
+        residual = (grid.scores - self.mean[:, None, None]) / jnp.sqrt(epoch_noise)
+        prior_root = self.prior_root()
+
+        # The sums over x, one task after the other: slower than `_statistics`, and PSD for sure.
+        def add(sums, task):
+            similarity, residual = task
+            a = solve_lower(prior_root, similarity[:, None] * others)
+            return (sums[0] + a @ a.T, sums[1] + a @ residual), None
+
+        identity = jnp.eye(len(kt), dtype=kt.dtype)
+        rows = (kt / jnp.sqrt(task_noise)).T, residual.reshape(len(residual), -1)
+        rows = rows[0], rows[1] / jnp.sqrt(task_noise)[:, None]
+        (inner, projected), _ = jax.lax.scan(add, (identity * 0, identity[0] * 0), rows)
         # S = C^{-T} C^{-1}; of a matrix read backwards, the lower root is the upper one.
         factor = cholesky((identity + inner)[::-1, ::-1])[::-1, ::-1]
         root: Array = solve_lower(factor.T, identity)
