@@ -26,6 +26,10 @@ model that is given (`fixed` overrides the choice):
   geometric mean of the \(a_t\). It is 1: s is the scale of the sources' middle, which is where
   the population is centred, and \(\log a\) is normal on the contrasts (the T - 1 dimensions of
   sum 0), as it is given its mean.
+- Columns of features in which any two configurations differ alike, such as the two of a binary
+  hyperparameter, or the activity of a hyperparameter and the value of its parent that activates
+  it, enter a Matern kernel through \(\sum_f \ell_f^{-2}\) only. They have one lengthscale
+  (`alike`), and what is left over is drawn from the prior and not used.
 - Loadings of ICM and embeddings of LatentTask are determined up to a rotation, the latter up to a
   shift also. They are sampled in coordinates in which the first task is on the first axis, the
   second in the plane of the first two, and so on; the diagonal is positive with the
@@ -39,8 +43,10 @@ model that is given (`fixed` overrides the choice):
 **How it is sampled.** All on unconstrained values z, whitened: \(z = \hat z + R u\), with the mode
 \(\hat z\) found by L-BFGS and Newton steps, and \(R R^\top\) the inverse Hessian there (Laplace).
 The likelihood is differentiable once, so that the Hessian is by central differences of its
-gradient. For u the posterior is near a standard normal; NUTS adapts a dense mass matrix to what is
-left.
+gradient. NUTS on u gives pilot draws; their covariance over all chains, its correlations shrunk,
+replaces the metric for the draws that count. (The covariance that a chain estimates by itself in
+a warm-up of some hundred iterations is too noisy in fifty dimensions: it takes two to three times
+as many leapfrog steps as no adaptation at all.)
 
 Source: Gelman, Carlin, Stern, Dunson, Vehtari, Rubin (2013), chapter 5; Hoffman and Gelman (2014);
 Phan, Pradhan, Jankowiak (2019) for NumPyro.
@@ -58,6 +64,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from numpyro.distributions.transforms import ExpTransform
 from numpyro.infer import NUTS, SVI, Trace_ELBO
@@ -78,6 +85,7 @@ Sites = dict[str, Array]
 
 # Declared field: whether a shift of all tasks changes nothing, as a rotation does.
 _ROTATIONS = {"ICM.loadings": False, "LatentTask.embedding": True}
+_PER_FEATURE = ("Matern.lengthscale",)
 _SCALES = ("scale", "variance", "amplitude")
 _SPREADS = dist.Normal(-0.7, 0.75)
 _MEAN_FIELD = partial(AutoNormal, init_scale=0.01)
@@ -119,6 +127,24 @@ def _contrasts(num_tasks: int, dtype: Any) -> Float[np.ndarray, "task task-1"]:
     row = np.arange(1, num_tasks)
     below = np.tri(num_tasks - 1, num_tasks) - row[:, None] * np.eye(num_tasks - 1, num_tasks, 1)
     return (below / np.sqrt(row * (row + 1.0))[:, None]).T.astype(dtype)
+
+
+def alike(features: Float[Array, "config feature"]) -> Bool[Array, "feature feature"]:
+    """Which columns differ alike between all configurations: equal, but for a shift and a sign."""
+    shifted = (features - features[0]).T
+    difference = jnp.minimum(
+        jnp.abs(shifted[:, None] - shifted).max(-1), jnp.abs(shifted[:, None] + shifted).max(-1)
+    )
+    return difference < 1e-6
+
+
+def _tied(model: MultiTaskGP, grid: CurveGrid, sites: Sites) -> Sites:
+    """With the lengthscale of the first of the columns that are `alike` for all of them."""
+    tied = {}
+    for leaf in learned(model):
+        if leaf.declared in _PER_FEATURE and leaf.name in sites:
+            tied[leaf.name] = sites[leaf.name][..., jnp.argmax(alike(grid.features), axis=1)]
+    return sites | tied
 
 
 def _triangular(name: str, matrix: Float[Array, "task rank"], shift: bool) -> Sites:
@@ -207,7 +233,8 @@ def hierarchical_model(
     center, unit = jnp.mean(grid.scores), jnp.std(grid.scores)
     location = numpyro.sample("mean.location", dist.Normal(center, 2 * unit))
     spread = numpyro.sample("mean.spread", dist.LogNormal(jnp.log(unit) - 0.7, 1.0))
-    terms, half_log_det = _whitened(assemble(model, sites), grid, location, spread)
+    drawn = assemble(model, _tied(model, grid, sites))
+    terms, half_log_det = _whitened(drawn, grid, location, spread)
     numpyro.factor("likelihood", random_means_log_likelihood(*terms) - half_log_det)
 
 
@@ -244,6 +271,10 @@ def start_sites(model: MultiTaskGP, grid: CurveGrid, fixed: Iterable[str] = froz
             sites[f"{leaf.name}.contrasts"] = basis.T @ jnp.log(leaf.value)
         else:
             sites[leaf.name] = leaf.value
+        if leaf.declared in _PER_FEATURE:
+            same = alike(grid.features)
+            precision = same @ (leaf.value**-2) / same.sum(1)
+            sites[leaf.name] = 1 / jnp.sqrt(precision)
         if leaf.declared in ("ScaledTask.scales", "SeparableNoise.variance"):
             sites[f"{leaf.name}.spread"] = jnp.maximum(jnp.std(jnp.log(leaf.value)), 0.3)
         if leaf.declared == "SeparableNoise.variance":
@@ -397,16 +428,78 @@ def find_mode(
         values, vectors = eigh((hessian + hessian.T) / 2)
         return values, vectors / jnp.sqrt(jnp.maximum(jnp.abs(values), 0.01))
 
-    def improve(free, _):
+    def improve(free, stay):
         value, gradient = value_and_grad(free)
-        _, root = curvature(free)
+        values, root = curvature(free)
         proposal = free - root @ (root.T @ gradient)
-        better = potential(proposal) < value
-        return jnp.where(better, proposal, free), None
+        move = (potential(proposal) < value) & ~stay
+        return jnp.where(move, proposal, free), Mode(free, root, root.T @ gradient, values)
 
-    free, _ = jax.lax.scan(improve, free, length=newton)
-    values, root = curvature(free)
-    return Mode(free, root, root.T @ jax.grad(potential)(free), values)
+    _, modes = jax.lax.scan(improve, free, jnp.arange(newton + 1) == newton)
+    return jax.tree.map(lambda x: x[-1], modes)
+
+
+def _shrunk_covariance(u: Float[Array, "draw free"]) -> Float[Array, "free free"]:
+    """Covariance of draws, its correlations shrunk by what 2 draws a dimension are worth."""
+    draws, size = u.shape
+    covariance = jnp.cov(u.T, bias=True).reshape(size, size)
+    keep = draws / (draws + 2 * size)
+    return keep * covariance + (1 - keep) * jnp.diag(jnp.diagonal(covariance))
+
+
+def _chains(
+    potential: Callable[[Float[Array, "free"]], Float[Array, ""]],
+    starts: Float[Array, "chain free"],
+    key: PRNGKeyArray,
+    warmup: int,
+    draws: int,
+    *,
+    thinning: int = 1,
+    target_accept: float,
+    max_tree_depth: int,
+    mesh: Mesh | None,
+) -> tuple[Float[Array, "chain draw free"], Statistics]:
+    """NUTS with unit metric from each start; the step size is adapted for `warmup` iterations.
+
+    A draw is the last of `thinning` iterations, whose leapfrog steps and divergences are its own.
+    """
+
+    def chain(start, key):
+        kernel = NUTS(
+            potential_fn=potential,
+            adapt_mass_matrix=False,
+            target_accept_prob=target_accept,
+            max_tree_depth=max_tree_depth,
+        )
+
+        def step(state, _):
+            state = kernel.sample(state, (), {})
+            statistics = Statistics(
+                diverging=state.diverging,
+                num_steps=state.num_steps,
+                accept_prob=state.accept_prob,
+                energy=state.energy,
+                step_size=state.adapt_state.step_size,
+                warmup_steps=state.num_steps,
+            )
+            return state, (state.z, statistics)
+
+        state = kernel.init(key, warmup, start, (), {})
+        length = warmup + draws * thinning
+        _, (u, statistics) = jax.lax.scan(step, state, length=length)
+        of_draw = jax.tree.map(lambda x: x[warmup:].reshape(draws, thinning), statistics)
+        last = jax.tree.map(lambda x: x[:, -1], of_draw)
+        return u[warmup:][thinning - 1 :: thinning], last._replace(
+            diverging=of_draw.diverging.any(1),
+            num_steps=of_draw.num_steps.sum(1),
+            warmup_steps=statistics.num_steps[:warmup],
+        )
+
+    run, keys = jax.vmap(chain), jax.random.split(key, len(starts))
+    if mesh is not None:
+        by_chain = PartitionSpec(mesh.axis_names)
+        run = jax.shard_map(run, mesh=mesh, in_specs=by_chain, out_specs=by_chain, check_vma=False)
+    return run(starts, keys)
 
 
 def sample_nuts(
@@ -416,11 +509,12 @@ def sample_nuts(
     *,
     fixed: Iterable[str] | None = None,
     chains: int = 4,
-    warmup: int = 300,
+    warmup: int = 450,
     draws: int = 500,
+    thinning: int = 1,
     target_accept: float = 0.9,
     max_tree_depth: int = 8,
-    parallel: bool = True,
+    mesh: Mesh | None = None,
 ) -> Posterior:
     """Draw from the posterior with NUTS, from starts spread as the normal at the mode is.
 
@@ -430,7 +524,11 @@ def sample_nuts(
         model: fitted, of any noise, such as that of `fit_map`.
         fixed: names of what is not sampled, of the `pooled` model; by default those of `redundant`
             and `encoder_weights`.
-        parallel: all chains side by side, in step (`jax.vmap`), or one after the other.
+        warmup: iterations before the first draw: a third each to adapt the step size of the pilot
+            run, for its draws, and to adapt the step size of the run. (Of less than 150 in a
+            third, NumPyro leaves too few after its last restart of the adaptation.)
+        thinning: iterations for each draw.
+        mesh: devices to spread the chains over, evenly; else all are on one.
     """
     model = pooled(model)
     fixed = redundant(model) | encoder_weights(model) if fixed is None else frozenset(fixed)
@@ -442,44 +540,25 @@ def sample_nuts(
         return potential_energy(hierarchical_model, args, {}, unravel(free))
 
     mode = find_mode(potential, flat)
-    whitened = lambda u: potential(mode.location + mode.root @ u)  # noqa: E731
+    sample = partial(_chains, target_accept=target_accept, max_tree_depth=max_tree_depth, mesh=mesh)
+    start_key, pilot_key, final_key, mean_key = jax.random.split(key, 4)
 
-    def chain(key: PRNGKeyArray):
-        start_key, key = jax.random.split(key)
-        kernel = NUTS(
-            potential_fn=whitened,
-            dense_mass=True,
-            target_accept_prob=target_accept,
-            max_tree_depth=max_tree_depth,
-        )
-        u = jax.random.normal(start_key, flat.shape, flat.dtype)
-        state = kernel.init(key, warmup, u, (), {})
+    def along(root):
+        return lambda u: potential(mode.location + root @ u)
 
-        def step(state, _):
-            state = kernel.sample(state, (), {})
-            return state, (
-                state.z,
-                Statistics(
-                    diverging=state.diverging,
-                    num_steps=state.num_steps,
-                    accept_prob=state.accept_prob,
-                    energy=state.energy,
-                    step_size=state.adapt_state.step_size,
-                    warmup_steps=state.num_steps,
-                ),
-            )
-
-        state, (_, adapting) = jax.lax.scan(step, state, length=warmup)
-        _, (u, statistics) = jax.lax.scan(step, state, length=draws)
-        return u, statistics._replace(warmup_steps=adapting.num_steps)
-
-    chain_key, mean_key = jax.random.split(key)
-    keys = jax.random.split(chain_key, chains)
-    u, statistics = jax.vmap(chain)(keys) if parallel else jax.lax.map(chain, keys)
+    u = jax.random.normal(start_key, (chains, flat.size), flat.dtype)
+    third = warmup // 3
+    u, pilot = sample(along(mode.root), u, pilot_key, third, third)
+    metric = cholesky(_shrunk_covariance(u.reshape(-1, flat.size)))
+    u = jnp.asarray(solve_lower(metric, u[:, -1].T)).T
+    root = mode.root @ metric
+    u, statistics = sample(along(root), u, final_key, warmup - 2 * third, draws, thinning=thinning)
+    warmup_steps = [pilot.warmup_steps, pilot.num_steps, statistics.warmup_steps]
+    statistics = statistics._replace(warmup_steps=jnp.concatenate(warmup_steps, axis=1))
 
     def natural(u):
-        free = unravel(mode.location + mode.root @ u)
-        return constrain_fn(hierarchical_model, args, {}, free)
+        free = unravel(mode.location + root @ u)
+        return _tied(model, grid, constrain_fn(hierarchical_model, args, {}, free))
 
     sites = jax.vmap(jax.vmap(natural))(u)
     models, means = _posterior(model, grid, sites, mean_key)
@@ -526,5 +605,6 @@ def fit_svi(
     sites = approximation.sample_posterior(
         sample_key, svi.get_params(state), sample_shape=(1, draws)
     )
+    sites = _tied(model, grid, sites)
     models, means = _posterior(model, grid, sites, mean_key)
     return Posterior(models, means, sites, loss=loss)

@@ -62,6 +62,6 @@ def simulated() -> Simulated:
     means = 0.5 + 0.3 * rng.normal(size=(DATASETS, TASKS))
     grids = [simulate(*pair, rng) for pair in zip(truths, means, strict=True)]
     truth, grid = stack(truths), stack(grids)
-    sample = partial(sample_nuts, chains=CHAINS, warmup=150, draws=DRAWS, max_tree_depth=6)
+    sample = partial(sample_nuts, chains=CHAINS, warmup=240, draws=DRAWS, max_tree_depth=6)
     keys = jax.random.split(jax.random.key(0), DATASETS)
     return Simulated(truth, means, grid, jax.jit(jax.vmap(sample))(truth, grid, keys))

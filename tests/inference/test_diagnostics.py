@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import CHAINS, DRAWS, TASKS
 from numpy.testing import assert_allclose
 
 from amt.gp.conditional import Observations
@@ -17,6 +16,9 @@ from amt.inference.diagnostics import (
     summary,
 )
 from amt.inference.hierarchical import source_posterior
+
+# Of `simulated`.
+CHAINS, DRAWS, TASKS = 2, 100, 4
 
 
 @pytest.fixture

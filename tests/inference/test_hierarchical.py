@@ -8,7 +8,6 @@ import numpy as np
 import numpyro
 import pytest
 import tinygp
-from conftest import CHAINS, DATASETS, DRAWS, TASKS
 from numpy.testing import assert_allclose
 from numpyro.infer.autoguide import AutoLowRankMultivariateNormal
 from numpyro.infer.util import potential_energy, unconstrain_fn
@@ -21,7 +20,10 @@ from amt.inference.hierarchical import (
     _contrasts,
     _from_triangular,
     _sample_triangular,
+    _shrunk_covariance,
+    _tied,
     _triangular,
+    alike,
     assemble,
     encoder_weights,
     find_mode,
@@ -35,6 +37,9 @@ from amt.inference.hierarchical import (
 from amt.inference.priors import learned
 from amt.kernels.task import GivenGram
 from amt.model import CurveGrid, MultiTaskGP
+
+# Of `simulated`.
+DATASETS, CHAINS, DRAWS, TASKS = 5, 2, 100, 4
 
 
 def started(**names):
@@ -108,10 +113,12 @@ def test_density_is_log_prior_and_dense_likelihood():
         real = name in ("noise.power", "mean.location", "task.scales.contrasts")
         sites[name] = value + shifted if real else value * np.exp(shifted)
     free = unconstrain_fn(hierarchical_model, args, {}, sites)
-    drawn = assemble(model, sites)
-    likelihood = dense_log_likelihood(drawn, grid, sites["mean.location"], sites["mean.spread"])
+    drawn = assemble(model, _tied(model, grid, sites))
+    population = sites["mean.location"], sites["mean.spread"]
+    likelihood = jax.jit(dense_log_likelihood)(drawn, grid, *population)
     expected = likelihood + expected_log_prior(sites, grid)
-    assert_allclose(-potential_energy(hierarchical_model, args, {}, free), expected, rtol=1e-8)
+    density = jax.jit(lambda free: -potential_energy(hierarchical_model, args, {}, free))(free)
+    assert_allclose(density, expected, rtol=1e-8)
 
 
 @pytest.mark.parametrize("task", ["icm", "latent"])
@@ -180,6 +187,44 @@ def test_mode_of_a_normal_density():
     assert_allclose(mode.location, mean, atol=1e-6)
     assert_allclose(mode.root @ mode.root.T, jnp.linalg.inv(precision), rtol=1e-5, atol=1e-8)
     assert_allclose(mode.gradient, 0, atol=1e-5)
+
+
+def test_columns_are_alike_up_to_a_shift_and_a_sign():
+    x = np.random.default_rng(0).uniform(size=(7, 2))
+    features = jnp.asarray(np.c_[x, 1 - x[:, 0], x[:, 1] + 3, x[:, 0] ** 2, np.ones((7, 2))])
+    groups = [[0, 2], [1, 3], [0, 2], [1, 3], [4], [5, 6], [5, 6]]
+    expected = np.zeros((7, 7), bool)
+    for row, group in enumerate(groups):
+        expected[row, group] = True
+    assert_allclose(alike(features), expected)
+
+
+def test_columns_that_are_alike_share_a_lengthscale_that_keeps_the_kernel():
+    model, grid = started(config="matern")
+    # A binary hyperparameter is two columns, and the activity of another is a third.
+    same = np.asarray(alike(grid.features))
+    assert same.sum(1).max() == 3
+    sites = start_sites(model, grid)
+    kernel = assemble(model, sites).config
+    assert_allclose(
+        kernel(grid.features, grid.features), model.config(grid.features, grid.features)
+    )
+    varied = sites | {"config.lengthscale": jnp.arange(1.0, same.shape[0] + 1)}
+    tied = _tied(model, grid, varied)["config.lengthscale"]
+    for group in same:
+        assert_allclose(tied[group], 1 + np.flatnonzero(group)[0])
+    assert_allclose(_tied(model, grid, sites)["config.lengthscale"], sites["config.lengthscale"])
+
+
+def test_covariance_of_many_draws_is_theirs_and_of_few_nearly_diagonal():
+    covariance = jnp.asarray([[2.0, 0.9], [0.9, 1.0]])
+    root = jnp.linalg.cholesky(covariance)
+    draws = jax.random.normal(jax.random.key(0), (20000, 2)) @ root.T
+    assert_allclose(_shrunk_covariance(draws), covariance, rtol=0.05)
+    few = _shrunk_covariance(draws[:4])
+    sample = jnp.cov(draws[:4].T, bias=True)
+    assert_allclose(jnp.diagonal(few), jnp.diagonal(sample))
+    assert_allclose(few[0, 1], sample[0, 1] / 2)
 
 
 # NUTS
