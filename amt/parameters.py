@@ -70,16 +70,27 @@ def unconstrain(model: Model) -> Parameterization[Model]:
     return Parameterization(free, constrain)
 
 
-def _transform(node: Any, path: tuple[Any, ...]) -> Any:
-    """The bijection of the leaf at `path`, of the innermost declared field on the way to it."""
-    constraint = None
+def declaration(model: Any, path: tuple[Any, ...]) -> tuple[Any, str, Constraint | None]:
+    """Owner, name and constraint of the innermost field on the way to a leaf that is learned.
+
+    `path` is that of `jax.tree_util.tree_flatten_with_path`; the constraint is None where no field
+    on it is declared with `parameter`.
+    """
+    node, owner, name, constraint = model, None, "", None
     for key in path:
         if isinstance(key, GetAttrKey):
             # A named tuple has names too, but declares nothing.
             known = fields(node) if is_dataclass(node) else ()
-            declared = {f.name: f.metadata.get(_CONSTRAINT) for f in known}
-            constraint = declared.get(key.name) or constraint
+            declared = {f.name: f.metadata.get(_CONSTRAINT) for f in known}.get(key.name)
+            if declared is not None:
+                owner, name, constraint = node, key.name, declared
             node = getattr(node, key.name)
         else:
             node = node[key.idx if hasattr(key, "idx") else key.key]
+    return owner, name, constraint
+
+
+def _transform(model: Any, path: tuple[Any, ...]) -> Any:
+    """The bijection of the leaf at `path`, None if it is not learned."""
+    _, _, constraint = declaration(model, path)
     return None if constraint is None else biject_to(constraint)

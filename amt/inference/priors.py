@@ -40,17 +40,16 @@ lengthscale that is longer than the data, U of the AT2 task kernel when all task
 """
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.tree_util import GetAttrKey
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, biject_to, constraints
-from numpyro.distributions.constraints import Constraint
+
+from amt.parameters import declaration
 
 Model = TypeVar("Model")
 Prior = Distribution | Callable[[Any], Distribution]
@@ -124,7 +123,7 @@ def learned(model: Any) -> list[Learned]:
     """The learned leaves of `model`, in the order of `amt.parameters.unconstrain`, with priors."""
     found = []
     for path, value in jax.tree_util.tree_flatten_with_path(model)[0]:
-        owner, field, constraint = _declaration(model, path)
+        owner, field, constraint = declaration(model, path)
         if constraint is not None and eqx.is_array(value):
             declared = f"{type(owner).__name__}.{field}"
             name = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -133,20 +132,6 @@ def learned(model: Any) -> list[Learned]:
             prior = entry if isinstance(entry, Distribution) else entry(owner)
             found.append(Learned(name, declared, value, biject_to(constraint), prior))
     return found
-
-
-def _declaration(node: Any, path: tuple[Any, ...]) -> tuple[Any, str, Constraint | None]:
-    """Owner, name and constraint of the innermost field on the way that is declared as learned."""
-    owner, name, constraint = None, "", None
-    for key in path:
-        if isinstance(key, GetAttrKey):
-            declared = {f.name: f.metadata.get("constraint") for f in fields(node)}
-            if declared.get(key.name) is not None:
-                owner, name, constraint = node, key.name, declared[key.name]
-            node = getattr(node, key.name)
-        else:
-            node = node[key.idx if hasattr(key, "idx") else key.key]
-    return owner, name, constraint
 
 
 def replace(model: Model, values: dict[str, Array]) -> Model:

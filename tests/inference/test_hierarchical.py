@@ -11,7 +11,6 @@ import tinygp
 from numpy.testing import assert_allclose
 from numpyro.infer.autoguide import AutoLowRankMultivariateNormal
 from numpyro.infer.util import potential_energy, unconstrain_fn
-from problems import small_curves
 from scipy import stats
 
 from amt.gp.conditional import Observations
@@ -37,6 +36,7 @@ from amt.inference.hierarchical import (
 from amt.inference.priors import learned
 from amt.kernels.task import GivenGram
 from amt.model import CurveGrid, MultiTaskGP
+from tests.problems import small_curves
 
 # Of `simulated`.
 DATASETS, CHAINS, DRAWS, TASKS = 5, 2, 100, 4

@@ -1,6 +1,7 @@
 """Priors of every learned parameter, and maximum a posteriori."""
 
 from functools import partial
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,7 +11,6 @@ import numpyro.distributions as dist
 import pytest
 from numpy.testing import assert_allclose
 from numpyro.distributions import constraints
-from problems import small_curves
 from tinygp.kernels import Kernel
 
 from amt.inference.map import fit_map
@@ -20,6 +20,7 @@ from amt.kernels import KERNELS
 from amt.model import CurveGrid, MultiTaskGP
 from amt.parameters import parameter, unconstrain
 from amt.tuner import stack
+from tests.problems import small_curves
 
 
 class Mine(Kernel):
@@ -108,6 +109,22 @@ def test_priors_in_units_of_the_data_follow_its_unit():
         kernel = MultiTaskGP.init(scaled, jax.random.key(0)).task
         location.append({leaf.name: leaf.prior.mean for leaf in learned(kernel)}["lengthscale"])
     assert_allclose(location[1] - location[0], np.log(100))
+
+
+class Pair(NamedTuple):
+    first: jax.Array
+    second: jax.Array
+
+
+class HoldsNamedTuple(eqx.Module):
+    pair: Pair = parameter(constraints.positive)
+
+
+def test_a_named_tuple_of_parameters_has_priors():
+    first, second = learned(HoldsNamedTuple(Pair(jnp.array(0.5), jnp.array(2.0))))
+    assert (first.name, second.name) == ("pair.first", "pair.second")
+    assert first.declared == second.declared == "HoldsNamedTuple.pair"
+    assert_allclose([first.free, second.free], np.log([0.5, 2.0]))
 
 
 def test_replace_puts_values_by_name():

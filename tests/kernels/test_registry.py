@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tinygp
-from problems import small_curves
 from tinygp.kernels import Kernel
 
 from amt.gp.conditional import Observations
@@ -20,6 +19,7 @@ from amt.gp.kronecker import outer
 from amt.kernels import KERNELS, TargetObservations, TaskKernel, make_kernel
 from amt.model import CurveGrid, MultiTaskGP
 from amt.parameters import unconstrain
+from tests.problems import small_curves
 
 TASKS, CONFIGS, EPOCHS = 3, 5, 4
 KEY = jax.random.key(0)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from problems import small_curves
 
 from amt.kernels import KERNELS, TargetObservations, make_kernel
 from amt.kernels.scaled import ScaledTask
+from tests.problems import small_curves
 
 SCALES = jnp.asarray([0.5, 2.0, 1.0, 3.0])
 
