@@ -82,6 +82,72 @@ def numerical_rank(gram: Float[Array, "*batch n n"]) -> int:
     return max(int((values > floor).sum(-1).max()), 1)
 
 
+def mean_prior(
+    means: Float[Array, "task"], scores: Float[Array, "task config epoch"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Mean and variance of the target's mean; of one source, the variance of its scores."""
+    return jnp.mean(means), jnp.var(means, ddof=1) if means.size > 1 else jnp.var(scores)
+
+
+def target_noise(task_noise: Float[Array, "task"]) -> Float[Array, ""]:
+    """The target's noise variance at the last epoch: the sources' geometric mean."""
+    return jnp.exp(jnp.mean(jnp.log(task_noise)))
+
+
+def beside_sources(
+    observations: Observations,
+    scores: Float[Array, "task config epoch"],
+    response: Float[Array, "task config epoch"],
+    mean: tuple[Float[Array, ""], Float[Array, ""]],
+    prior: Float[Array, "obs obs"],
+    noise: Float[Array, "obs"],
+) -> TargetObservations:
+    """What a task kernel is told; `mean` is from `mean_prior`, the rest as it says there."""
+    at = observations.config, observations.epoch
+    return TargetObservations(
+        score=observations.score,
+        mask=observations.mask,
+        source=scores[:, *at].T,
+        residual=observations.score - mean[0],
+        response=response[:, *at].T,
+        prior=prior,
+        noise=noise,
+        mean_variance=mean[1],
+        share=1 / scores[0].size,
+    )
+
+
+def condition_on(
+    observations: Observations,
+    noise: Float[Array, "obs"],
+    prior: TargetPosterior,
+    cross: Float[Array, "obs config function"],
+    epochs: Float[Array, "epoch function"],
+) -> TargetPosterior:
+    """The target given its observations, of a prior whose functions of the epoch are few.
+
+    Args:
+        noise: noise variance of each observation.
+        prior: before them.
+        cross: covariances of the observations with f are `cross @ epochs.T`.
+    """
+    config, epoch, mask = observations.config, observations.epoch, observations.mask
+    cross = jnp.where(mask[:, None, None], cross, 0)
+    both = mask[:, None] & mask[None, :]
+    gram = jnp.einsum("ijk,jk->ij", cross[:, config], epochs[epoch])
+    gram = jnp.where(both, gram, 0) + jnp.diag(jnp.where(mask, noise, 1))
+    factor = cholesky(gram)
+    residual = jnp.where(mask, observations.score - prior.mean[config, epoch], 0)
+    weights = solve_cholesky(factor, residual[:, None])[:, 0]
+    half = solve_lower(factor, cross.reshape(len(cross), -1)).reshape(cross.shape)
+    explained = jnp.einsum("ick,icl->ckl", half, half)
+    reduction = jnp.einsum("ckl,ek,el->ce", explained, epochs, epochs)
+    return TargetPosterior(
+        mean=prior.mean + jnp.tensordot(weights, cross, 1) @ epochs.T,
+        variance=jnp.maximum(prior.variance - reduction, 0),
+    )
+
+
 class SourcePosterior(eqx.Module):
     """What the sources say of any target: everything that does not depend on its observations.
 
@@ -148,39 +214,20 @@ class SourcePosterior(eqx.Module):
             epoch_scale=epoch_scale,
         )
 
-    @property
-    def mean_prior(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Mean and variance of the target's mean; of one source, the variance of its scores."""
-        means = self.source_mean
-        variance = jnp.var(means, ddof=1) if means.size > 1 else jnp.var(self.scores)
-        return jnp.mean(means), variance
-
-    @property
-    def target_noise(self) -> Float[Array, ""]:
-        """The target's noise variance at the last epoch: the sources' geometric mean."""
-        return jnp.exp(jnp.mean(jnp.log(self.task_noise)))
-
     def condition(self, observations: Observations) -> TargetPosterior:
         """The target's posterior given the sources and its observations.
 
         Where the task kernel is indefinite together with the target (`AT2Task` with `psd=None`),
         a variance can be negative; the posterior is then NaN, never silently wrong.
         """
-        config, epoch, mask = observations.config, observations.epoch, observations.mask
-        mean, variance = self.mean_prior
-        noise = self.target_noise * jnp.square(self.epoch_scale[epoch])
+        config, epoch = observations.config, observations.epoch
+        mean, variance = mean_prior(self.source_mean, self.scores)
+        noise = target_noise(self.task_noise) * jnp.square(self.epoch_scale[epoch])
         fidelity = self.fidelity.vectors * self.epoch_scale[:, None]
-        seen = TargetObservations(
-            score=observations.score,
-            mask=mask,
-            source=self.scores[:, config, epoch].T,
-            residual=observations.score - mean,
-            response=self.response[:, config, epoch].T,
-            prior=_gram_at(self.config, self.config.vectors, config)
-            * _gram_at(self.fidelity, fidelity, epoch),
-            noise=noise,
-            mean_variance=variance,
-            share=1 / self.scores[0].size,
+        prior = _gram_at(self.config, self.config.vectors, config)
+        prior *= _gram_at(self.fidelity, fidelity, epoch)
+        seen = beside_sources(
+            observations, self.scores, self.response, (mean, variance), prior, noise
         )
         center, spread = self._target_prior(self.task.with_target(seen).gram())
 
@@ -194,22 +241,9 @@ class SourcePosterior(eqx.Module):
 
         blocks = jnp.einsum("cj,ij,jk->ick", vectors, vectors[config], spread)
         blocks = jnp.concatenate([blocks, jnp.ones_like(blocks[..., :1])], -1)
-        cross = jnp.where(mask[:, None, None], blocks * epochs[epoch][:, None, :], 0)
-
-        both = mask[:, None] & mask[None, :]
-        gram = jnp.einsum("ijk,jk->ij", cross[:, config], epochs[epoch])
-        gram = jnp.where(both, gram, 0) + jnp.diag(jnp.where(mask, noise, 1))
-        factor = cholesky(gram)
-        residual = jnp.where(mask, observations.score - prior_mean[config, epoch], 0)
-        weights = solve_cholesky(factor, residual[:, None])[:, 0]
-
-        shape = cross.shape
-        half = solve_lower(factor, cross.reshape(shape[0], -1)).reshape(shape)
-        explained = jnp.einsum("ick,icl->ckl", half, half)
-        reduction = jnp.einsum("ckl,ek,el->ce", explained, epochs, epochs)
-        return TargetPosterior(
-            mean=prior_mean + jnp.tensordot(weights, cross, 1) @ epochs.T,
-            variance=jnp.maximum(prior_variance - reduction, 0),
+        cross = blocks * epochs[epoch][:, None, :]
+        return condition_on(
+            observations, noise, TargetPosterior(prior_mean, prior_variance), cross, epochs
         )
 
     def _target_prior(

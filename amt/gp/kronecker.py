@@ -109,6 +109,11 @@ def whiten(
     )
 
 
+def without_axis(eigen: tuple[Eigen, Eigen, Eigen], axis: int) -> Grid:
+    """The grid of products of eigenvalues, those of one axis left out."""
+    return outer(*(jnp.ones_like(e.values) if i == axis else e.values for i, e in enumerate(eigen)))
+
+
 class _Spectral(NamedTuple):
     """A residual in the eigenbasis: `rotated` is P, `spectrum` D of the module docstring."""
 
@@ -144,10 +149,7 @@ class _Spectral(NamedTuple):
         alpha, inverse = self.rotated / self.spectrum, 1 / self.spectrum
 
         def factor(axis: int) -> Float[Array, "n n"]:
-            values = [
-                jnp.ones_like(e.values) if i == axis else e.values for i, e in enumerate(self.eigen)
-            ]
-            weight = outer(*values)
+            weight = without_axis(self.eigen, axis)
             rest = tuple(i for i in range(3) if i != axis)
             inner = jnp.tensordot(alpha * weight, alpha, (rest, rest))
             inner -= jnp.diag(jnp.sum(inverse * weight, rest))
@@ -288,8 +290,7 @@ def _root_backward(inverse, spectral, cotangent):
         left, right = left / root, right / root
 
     def factor(axis: int) -> Float[Array, "n n"]:
-        values = [jnp.ones_like(e.values) if i == axis else e.values for i, e in enumerate(eigen)]
-        weight = jnp.moveaxis(jnp.broadcast_to(outer(*values), root.shape), axis, 0)
+        weight = jnp.moveaxis(without_axis(eigen, axis), axis, 0)
         first, second, roots = (jnp.moveaxis(g, axis, 0) for g in (left, right, root))
 
         def row(one):

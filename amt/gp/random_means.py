@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from amt.gp._linalg import cholesky, solve_lower
-from amt.gp.kronecker import Grid, _Spectral, kronecker_product, outer
+from amt.gp.kronecker import Grid, _Spectral, kronecker_product, without_axis
 
 
 class _Means(NamedTuple):
@@ -97,8 +97,7 @@ def _backward(saved, cotangent):
     beta = (means.spectral.rotated - shift[:, None, None] * means.curve) / spectrum
 
     def factor(axis: int) -> Float[Array, "n n"]:
-        values = [jnp.ones_like(e.values) if i == axis else e.values for i, e in enumerate(eigen)]
-        weight = outer(*values)
+        weight = without_axis(eigen, axis)
         rest = tuple(i for i in range(3) if i != axis)
         inner = jnp.tensordot(beta * weight, beta, (rest, rest))
         inner -= jnp.diag(jnp.sum(weight / spectrum, rest))

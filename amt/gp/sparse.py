@@ -42,9 +42,16 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from amt.gp._linalg import cholesky, solve_cholesky, solve_lower
-from amt.gp.conditional import Observations, TargetPosterior
+from amt.gp.conditional import (
+    Observations,
+    TargetPosterior,
+    beside_sources,
+    condition_on,
+    mean_prior,
+    target_noise,
+)
 from amt.gp.kronecker import Eigen, outer
-from amt.kernels.task import TargetObservations, TaskKernel
+from amt.kernels.task import TaskKernel
 from amt.model import CurveGrid, MultiTaskGP
 from amt.parameters import parameter
 
@@ -283,37 +290,18 @@ class SparsePosterior(eqx.Module):
             epoch_scale=jnp.sqrt(epoch_noise),
         )
 
-    @property
-    def mean_prior(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Mean and variance of the target's mean; of one source, the variance of its scores."""
-        means = self.source_mean
-        variance = jnp.var(means, ddof=1) if means.size > 1 else jnp.var(self.scores)
-        return jnp.mean(means), variance
-
-    @property
-    def target_noise(self) -> Float[Array, ""]:
-        """The target's noise variance at the last epoch: the sources' geometric mean."""
-        return jnp.exp(jnp.mean(jnp.log(self.task_noise)))
-
     def condition(self, observations: Observations) -> TargetPosterior:
         """The target's posterior given q and its observations.
 
         NaN, never silently wrong, where the task kernel is indefinite together with the target.
         """
-        config, epoch, mask = observations.config, observations.epoch, observations.mask
-        mean, mean_variance = self.mean_prior
-        noise = self.target_noise * jnp.square(self.epoch_scale[epoch])
+        config, epoch = observations.config, observations.epoch
+        mean, mean_variance = mean_prior(self.source_mean, self.scores)
+        noise = target_noise(self.task_noise) * jnp.square(self.epoch_scale[epoch])
         basis, values = self.fidelity.vectors, self.fidelity.values
-        seen = TargetObservations(
-            score=observations.score,
-            mask=mask,
-            source=self.scores[:, config, epoch].T,
-            residual=observations.score - mean,
-            response=self.response[:, config, epoch].T,
-            prior=self.config[config[:, None], config] * ((basis[epoch] * values) @ basis[epoch].T),
-            noise=noise,
-            mean_variance=mean_variance,
-            share=1 / self.scores[0].size,
+        prior = self.config[config[:, None], config] * ((basis[epoch] * values) @ basis[epoch].T)
+        seen = beside_sources(
+            observations, self.scores, self.response, (mean, mean_variance), prior, noise
         )
         similarity, scale = self._similarity(self.task.with_target(seen).gram())
         explained = jnp.tensordot(similarity, self.explained, 1)
@@ -332,7 +320,7 @@ class SparsePosterior(eqx.Module):
         blocks -= between(at_observations(explained), explained)
         blocks += between(at_observations(kept), kept)
         flat = jnp.full((*blocks.shape[:2], 1), jnp.sqrt(mean_variance))
-        cross = jnp.where(mask[:, None, None], jnp.concatenate([blocks, flat], -1), 0)
+        cross = jnp.concatenate([blocks, flat], -1)
         epochs = jnp.concatenate(
             [basis, jnp.full((len(basis), 1), jnp.sqrt(mean_variance))], axis=1
         )
@@ -345,20 +333,8 @@ class SparsePosterior(eqx.Module):
         variance = jnp.where(jnp.min(variance) < -rounding, jnp.nan, jnp.maximum(variance, 0))
         variance += mean_variance
         prior_mean = mean + jnp.tensordot(similarity, self.response, 1)
-
-        both = mask[:, None] & mask[None, :]
-        gram = jnp.einsum("ijk,jk->ij", cross[:, config], epochs[epoch])
-        gram = jnp.where(both, gram, 0) + jnp.diag(jnp.where(mask, noise, 1))
-        factor = cholesky(gram)
-        residual = jnp.where(mask, observations.score - prior_mean[config, epoch], 0)
-        weights = solve_cholesky(factor, residual[:, None])[:, 0]
-        half = solve_lower(factor, cross.reshape(len(cross), -1)).reshape(cross.shape)
-        seen_of_it = jnp.einsum("ick,icl->ckl", half, half)
-        return TargetPosterior(
-            mean=prior_mean + jnp.tensordot(weights, cross, 1) @ epochs.T,
-            variance=jnp.maximum(
-                variance - jnp.einsum("ckl,ek,el->ce", seen_of_it, epochs, epochs), 0
-            ),
+        return condition_on(
+            observations, noise, TargetPosterior(prior_mean, variance), cross, epochs
         )
 
     def _similarity(

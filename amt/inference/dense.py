@@ -17,10 +17,16 @@ from tinygp.noise import Noise
 from tinygp.solvers import DirectSolver
 
 from amt.gp._linalg import cholesky, solve_cholesky, solve_lower
-from amt.gp.conditional import Observations, TargetPosterior
+from amt.gp.conditional import (
+    Observations,
+    TargetPosterior,
+    beside_sources,
+    mean_prior,
+    target_noise,
+)
 from amt.gp.kronecker import GridPoints, KroneckerKernel, grid_points, outer
 from amt.inference.mle import Fit, fit_mle
-from amt.kernels.task import GivenGram, TargetObservations
+from amt.kernels.task import GivenGram
 from amt.model import CurveGrid, MultiTaskGP
 
 LARGEST = 5000
@@ -88,19 +94,6 @@ class DensePosterior(eqx.Module):
     source_mean: Float[Array, "task"]
     response: Float[Array, "task config epoch"]
 
-    @property
-    def mean_prior(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Mean and variance of the target's mean; of one source, the variance of its scores."""
-        means = self.source_mean
-        variance = jnp.var(means, ddof=1) if means.size > 1 else jnp.var(self.grid.scores)
-        return jnp.mean(means), variance
-
-    @property
-    def target_noise(self) -> Float[Array, ""]:
-        """The target's noise variance at the last epoch: the sources' geometric mean."""
-        task_noise, _ = self.model.noise.factors(len(self.source_mean), self.grid.epochs)
-        return jnp.exp(jnp.mean(jnp.log(task_noise)))
-
     def condition(self, observations: Observations) -> TargetPosterior:
         """The target's posterior given all scores of the sources and its observations.
 
@@ -109,22 +102,14 @@ class DensePosterior(eqx.Module):
         model, grid, mask = self.model, self.grid, observations.mask
         tasks, configs, epochs = grid.scores.shape
         task_noise, epoch_noise = model.noise.factors(tasks, grid.epochs)
-        noise = self.target_noise * epoch_noise[observations.epoch]
-        mean, mean_variance = self.mean_prior
+        noise = target_noise(task_noise) * epoch_noise[observations.epoch]
+        mean, mean_variance = mean_prior(self.source_mean, grid.scores)
         at = grid.features[observations.config], grid.epochs[observations.epoch]
-        gram = model.task.with_target(
-            TargetObservations(
-                score=observations.score,
-                mask=mask,
-                source=grid.scores[:, observations.config, observations.epoch].T,
-                residual=observations.score - mean,
-                response=self.response[:, observations.config, observations.epoch].T,
-                prior=model.config(at[0], at[0]) * model.fidelity(at[1], at[1]),
-                noise=noise,
-                mean_variance=mean_variance,
-                share=1 / (configs * epochs),
-            )
-        ).gram()
+        prior = model.config(at[0], at[0]) * model.fidelity(at[1], at[1])
+        told = beside_sources(
+            observations, grid.scores, self.response, (mean, mean_variance), prior, noise
+        )
+        gram = model.task.with_target(told).gram()
 
         # Tasks are the sources, the target, and for the padding one that is always 0.
         target, padding = tasks, tasks + 1
