@@ -9,6 +9,7 @@ import numpy as np
 from ConfigSpace import ConfigurationSpace
 from jaxtyping import Bool, Float, Int
 
+from amt.outcome import Outcome
 from amt.space import Encoder, check_configs
 
 
@@ -28,6 +29,8 @@ class LearningCurves:
         epochs: the epochs (or other units of fidelity) of the last axis; by default 1, 2, ...
         cost: cost of each epoch by itself, in any one unit (seconds, FLOPs), if known.
         repeats: scores of several training runs (seeds) of everything, if known.
+        outcome: how the scores were made from the metric. `outcome.forward` makes the score to
+            tell a tuner of a value of the metric, `outcome.inverse` goes back.
 
     Raises:
         ValueError: shapes do not agree, an entry is infinite, a cost is negative, names repeat,
@@ -41,6 +44,7 @@ class LearningCurves:
     epochs: Int[np.ndarray, "epoch"] = None  # pyright: ignore
     cost: Float[np.ndarray, "task config epoch"] | None = None
     repeats: Float[np.ndarray, "repeat task config epoch"] | None = None
+    outcome: Outcome = Outcome()
 
     def __post_init__(self):
         repeats, cost = _array(self.repeats), _array(self.cost)
@@ -135,6 +139,7 @@ class LearningCurves:
             epochs=self.epochs[index[2]],
             cost=None if self.cost is None else self.cost[grid],
             repeats=None if self.repeats is None else self.repeats[(slice(None), *grid)],
+            outcome=self.outcome,
         )
 
     def repeat(self, index: int) -> "LearningCurves":
@@ -153,6 +158,7 @@ class LearningCurves:
             scores=self.repeats[index],
             epochs=self.epochs,
             cost=self.cost,
+            outcome=self.outcome,
         )
 
     def split(

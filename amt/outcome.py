@@ -1,0 +1,111 @@
+r"""Outcome transforms: from a metric, such as a loss, to the scores that the model sees.
+
+The model wants scores of which larger are better, with a scale near 1, and that differ between
+tasks by no more than a mean. Accuracies are like that; losses are not, and neither is a metric in
+other units. `Outcome.fit` chooses, of a metric y over all source tasks:
+
+- maximised, within [0, 1] (accuracies, AUC): the metric itself,
+- minimised, never negative (losses, error rates): \(g(y) = -\operatorname{arcsinh}(y / \delta)\),
+  with \(\delta\) the 1% quantile of the positive values. It is a logarithm above \(\delta\), so
+  that tasks whose losses differ by a factor differ by a constant, which the task means absorb, and
+  passes linearly through 0, where a logarithm ends,
+- any other: \(g(y) = \pm y\), negative where it is minimised.
+
+The last two are then standardised robustly, \(z = (g(y) - \operatorname{median}) / \sigma\) with
+\(\sigma\) the interquartile range over that of a standard normal, and below -k (k = 3), on the bad
+side only, z becomes \(-k - \log(1 + (-k - z))\): a run that blows up no longer sets the scale, and
+the good ones are not compressed.
+
+Every step is strictly increasing in how good the metric is, and has an inverse: rankings stay as
+they are, and medians and quantiles of the model's predictions are transformed back exactly. All
+constants are shared by all tasks, because a new task's own are not known before it is tuned.
+
+Sources: Eriksson, Poloczek (2021), Scalable Constrained Bayesian Optimization, section 3.2, for
+logarithmic tails; Burbidge, Magee, Robb (1988), Alternative Transformations to Handle Extreme
+Values of the Dependent Variable, for arcsinh.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+_NORMAL_IQR = 1.3489795003921634
+
+
+class Outcome(eqx.Module):
+    """The transform of one metric; by default none. NumPy in, NumPy out, and likewise for JAX.
+
+    Attributes:
+        sign: -1 if the metric is minimised, 1 if it is maximised.
+        softening: below it arcsinh is linear, above it a logarithm; None for no arcsinh.
+        location, scale: of the standardisation.
+        knee: standardised scores below -knee are compressed.
+    """
+
+    sign: float = 1.0
+    softening: float | None = None
+    location: float = 0.0
+    scale: float = 1.0
+    knee: float = np.inf
+
+    @classmethod
+    def fit(cls, metric: Float[np.ndarray, "..."], *, minimise: bool = False) -> "Outcome":
+        """The transform for a metric, from its values on all source tasks; NaN are left out.
+
+        Raises:
+            ValueError: there is no value, or one is infinite.
+        """
+        values = np.asarray(metric, np.float64)
+        values = values[~np.isnan(values)]
+        if not values.size or np.isinf(values).any():
+            raise ValueError("an outcome transform needs values of the metric, and finite ones")
+        if not minimise and values.min() >= 0 and values.max() <= 1:
+            return cls()
+        softening = None
+        if minimise and values.min() >= 0 and values.max() > 0:
+            softening = float(np.quantile(values[values > 0], 0.01))
+        plain = cls(sign=-1.0 if minimise else 1.0, softening=softening)
+        scores = plain.forward(values)
+        lower, location, upper = np.quantile(scores, [0.25, 0.5, 0.75])
+        rounding = 1e-12 * np.abs(scores).max()
+        spreads = (upper - lower) / _NORMAL_IQR, scores.std()
+        scale = next((float(spread) for spread in spreads if spread > rounding), 1.0)
+        return cls(plain.sign, softening, float(location), scale, 3.0)
+
+    def forward(self, metric: Any) -> Any:
+        """Scores, larger being better, of values of the metric."""
+        xp, y = _array(metric)
+        if self.softening is not None:
+            y = xp.arcsinh(y / self.softening)
+        z = (self.sign * y - self.location) / self.scale
+        return xp.maximum(z, -self.knee) - xp.log1p(xp.maximum(-self.knee - z, 0.0))
+
+    def inverse(self, score: Any) -> Any:
+        """Values of the metric of scores.
+
+        Of a posterior's mean m and standard deviation s it gives the median `inverse(m)` and the
+        quantiles `inverse(m - 2 * s)` and `inverse(m + 2 * s)`; the metric's mean is another.
+        """
+        xp, score = _array(score)
+        z = xp.maximum(score, -self.knee) - xp.expm1(xp.maximum(-self.knee - score, 0.0))
+        y = self.sign * (z * self.scale + self.location)
+        return y if self.softening is None else xp.sinh(y) * self.softening
+
+    def __str__(self) -> str:
+        """The formula, to print."""
+        sign = "-" if self.sign < 0 else ""
+        y = "y" if self.softening is None else f"arcsinh(y / {self.softening:.4g})"
+        if self.knee == np.inf and (self.location, self.scale) == (0, 1):
+            return f"score = {sign}{y}"
+        tail = "" if self.knee == np.inf else f", logarithmic below -{self.knee:g}"
+        return f"score = ({sign}{y} - {self.location:.4g}) / {self.scale:.4g}{tail}"
+
+
+def _array(values: Any) -> tuple[Any, Float[np.ndarray, "..."] | Float[Array, "..."]]:
+    if isinstance(values, jax.Array):
+        return jnp, values
+    return np, np.asarray(values, np.float64)

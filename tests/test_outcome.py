@@ -1,0 +1,133 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from amt.outcome import Outcome
+
+
+def losses(seed: int = 0) -> np.ndarray:
+    """Of 5 tasks whose scales differ by orders of magnitude, with a few runs that blow up."""
+    random = np.random.default_rng(seed)
+    values = np.exp(random.normal(size=(5, 40)) + np.array([-3, -1, 0, 1, 3])[:, None])
+    values[2, :2] = 1e12, 1e30
+    return values
+
+
+METRICS = {
+    "accuracies": (np.random.default_rng(0).uniform(size=100), False),
+    "losses": (losses(), True),
+    "error rates": (np.random.default_rng(1).integers(0, 20, 100) / 20, True),
+    "log densities": (np.random.default_rng(2).standard_cauchy(100), True),
+    "rewards": (100 * np.random.default_rng(3).standard_cauchy(100), False),
+    "percentages": (100 * np.random.default_rng(4).uniform(size=100), False),
+    "one value": (np.full(10, 0.3), True),
+    "zeros": (np.zeros(10), True),
+}
+
+
+@pytest.fixture(params=METRICS)
+def metric(request):
+    return METRICS[request.param]
+
+
+def test_inverse(metric):
+    values, minimise = metric
+    outcome = Outcome.fit(values, minimise=minimise)
+    scores = outcome.forward(values)
+    assert np.isfinite(scores).all()
+    assert_allclose(outcome.inverse(scores), values, rtol=1e-9, atol=1e-12)
+    more = np.linspace(-8, 8, 33)
+    assert_allclose(outcome.forward(outcome.inverse(more)), more, rtol=1e-9, atol=1e-9)
+
+
+def test_the_ranking_stays(metric):
+    values, minimise = metric
+    scores = Outcome.fit(values, minimise=minimise).forward(values)
+    order = np.argsort(-values if minimise else values, axis=None, kind="stable")
+    assert (np.diff(scores.ravel()[order]) >= 0).all()
+    assert len(np.unique(scores)) == len(np.unique(values))
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30),
+    st.booleans(),
+    st.floats(-1e7, 1e7),
+)
+def test_any_value_told_later_is_finite(values, minimise, later):
+    outcome = Outcome.fit(np.array(values), minimise=minimise)
+    assert np.isfinite(outcome.forward(later))
+
+
+def test_by_hand():
+    outcome = Outcome(sign=-1.0, softening=0.5, location=-2.0, scale=0.25, knee=3.0)
+    z = (-np.arcsinh(4.0) + 2) / 0.25
+    assert -3 < z < 0
+    assert_allclose(outcome.forward(2.0), z)
+    z = (-np.arcsinh(200.0) + 2) / 0.25
+    assert_allclose(outcome.forward(100.0), -3 - np.log1p(-3 - z))
+    assert str(outcome) == ("score = (-arcsinh(y / 0.5) - -2) / 0.25, logarithmic below -3")
+
+
+def test_accuracies_stay_as_they_are():
+    values, _ = METRICS["accuracies"]
+    outcome = Outcome.fit(values)
+    assert eqx.tree_equal(outcome, Outcome()) is True
+    assert_array_equal(outcome.forward(values), values)
+    assert_array_equal(outcome.inverse(values), values)
+    assert str(outcome) == "score = y"
+
+
+def test_factors_between_tasks_become_constants():
+    """Above the softening: a task whose losses are ten times another's differs by its mean."""
+    one = np.exp(np.random.default_rng(0).normal(size=200))
+    outcome = Outcome.fit(np.stack([one, 10 * one]), minimise=True)
+    above = one > 10 * outcome.softening
+    difference = outcome.forward(one[above]) - outcome.forward(10 * one[above])
+    assert above.sum() > 80
+    assert_allclose(difference, np.log(10) / outcome.scale, rtol=3e-3)
+
+
+def test_scale_is_robust():
+    values = losses()
+    scores = Outcome.fit(values, minimise=True).forward(values)
+    assert abs(np.median(scores)) < 1e-12
+    assert scores.min() > -8  # 1e30 among losses near 1
+    values[2, :2] = 1.0
+    other = Outcome.fit(values, minimise=True).forward(values)
+    assert np.abs(np.delete(scores, [80, 81]) - np.delete(other, [80, 81])).max() < 0.1
+    assert np.quantile(other, 0.75) - np.quantile(other, 0.25) == pytest.approx(1.349, abs=1e-3)
+
+
+def test_best_scores_are_not_compressed():
+    outcome = Outcome(knee=3.0)
+    assert_array_equal(outcome.forward(np.array([-3.0, 0.0, 50.0])), [-3, 0, 50])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_jax(dtype):
+    values = losses()
+    outcome = Outcome.fit(values, minimise=True)
+    array = jnp.asarray(values, dtype)
+    forward = jax.jit(lambda o, y: o.forward(y))(outcome, array)
+    assert forward.dtype == dtype
+    assert_allclose(forward, outcome.forward(values), rtol=1e-4, atol=1e-5)
+    inverse = jax.vmap(outcome.inverse)(forward)
+    assert inverse.dtype == dtype
+    ok = values < 1e6
+    assert_allclose(inverse[ok], values[ok], rtol=1e-4 if dtype == "float32" else 1e-9)
+    gradient = jax.vmap(jax.grad(outcome.forward))(array.ravel())
+    assert jnp.isfinite(gradient).all()
+    assert (gradient <= 0).all()
+    assert jax.grad(Outcome().forward)(0.5) == 1
+    assert jax.grad(Outcome().inverse)(0.5) == 1
+
+
+@pytest.mark.parametrize("values", [[], [np.nan], [1.0, np.inf]])
+def test_nothing_to_fit(values):
+    with pytest.raises(ValueError, match="finite ones"):
+        Outcome.fit(np.array(values))
