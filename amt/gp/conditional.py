@@ -13,6 +13,15 @@ observations. They are padded to a fixed capacity, so that shapes never change.
 The target has a mean of its own. It is integrated out under the normal prior that the source
 means suggest, \(m_* \sim N(\bar m, \mathrm{var}(m))\): a constant added to the covariance.
 
+Configurations off the grid have coordinates in the same eigenbasis, \(v = Q_C^\top k_C(C, x)\).
+With \(W_{jk} = \sum_i q_i^2 / D_{ijk}\) and \(u = Q_E\) e's row,
+
+\[ \mu(x, e) = \sum_{jk} v_j u_k \lambda^E_k \sum_i q_i \alpha_{ijk}, \qquad
+   \mathrm{cov}\big((x, e), (x', e')\big) = \sum_k u_k u'_k \big( s\, \lambda^E_k k_C(x, x')
+   - (\lambda^E_k)^2 \sum_j v_j v'_j W_{jk} \big), \]
+
+where grid configurations are those with \(v = \lambda^C Q_C\) c's row.
+
 Smooth fidelity kernels have few eigenvalues above rounding error. Only the largest `rank` are
 carried (`numerical_rank` says how many there are), which changes nothing but time.
 """
@@ -24,8 +33,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+from tinygp.kernels import Kernel
 
-from amt.gp._linalg import cholesky, solve_cholesky, solve_lower
+from amt.gp._linalg import cholesky, solve_lower
 from amt.gp.kronecker import Eigen, kronecker_product, outer, whiten
 from amt.kernels.task import TargetObservations, TaskKernel
 
@@ -75,6 +85,34 @@ class TargetPosterior(NamedTuple):
     variance: Float[Array, "*draw config epoch"]
 
 
+class OffGrid(NamedTuple):
+    """Configurations off the grid, by their covariances \\(k_C\\).
+
+    Behind the C configurations of the grid they count from C. Only the first of them, the rows of
+    `gram`, can have observations.
+
+    Attributes:
+        cross: with the grid.
+        gram: of those that can have observations with all.
+        variance: of each by itself.
+    """
+
+    cross: Float[Array, "extra config"]
+    gram: Float[Array, "observable extra"]
+    variance: Float[Array, "extra"]
+
+    @classmethod
+    def of(
+        cls,
+        kernel: Kernel,
+        grid: Float[Array, "config feature"],
+        extra: Float[Array, "extra feature"],
+        observable: int | None = None,
+    ) -> "OffGrid":
+        """From features; the first `observable` can have observations, by default all."""
+        return cls(kernel(extra, grid), kernel(extra[:observable], extra), kernel(extra))
+
+
 def numerical_rank(gram: Float[Array, "*batch n n"]) -> int:
     """How many eigenvalues exceed n * eps * the largest, at most over the batch (not for jit)."""
     values = np.linalg.eigvalsh(np.asarray(gram))
@@ -102,12 +140,15 @@ def beside_sources(
     prior: Float[Array, "obs obs"],
     noise: Float[Array, "obs"],
 ) -> TargetObservations:
-    """What a task kernel is told; `mean` is from `mean_prior`, the rest as it says there."""
+    """What a task kernel is told; `mean` is from `mean_prior`, the rest as it says there.
+
+    The sources have no scores of configurations off the grid.
+    """
     at = observations.config, observations.epoch
     return TargetObservations(
         score=observations.score,
         mask=observations.mask,
-        source=scores[:, *at].T,
+        source=scores.at[:, *at].get(mode="fill", fill_value=jnp.nan).T,
         residual=observations.score - mean[0],
         response=response[:, *at].T,
         prior=prior,
@@ -123,22 +164,30 @@ def condition_on(
     prior: TargetPosterior,
     cross: Float[Array, "obs config function"],
     epochs: Float[Array, "epoch function"],
+    pending: Bool[Array, "obs"] | None = None,
 ) -> TargetPosterior:
-    """The target given its observations, of a prior whose functions of the epoch are few.
+    r"""The target given its observations, of a prior whose functions of the epoch are few.
 
     Args:
         noise: noise variance of each observation.
         prior: before them.
         cross: covariances of the observations with f are `cross @ epochs.T`.
+        pending: entries behind all observations that are under way, whose scores are taken to be
+            the posterior mean there, given the observations. In \(z = L^{-1} (y - \mu)\), L
+            the Cholesky factor, these are the entries of 0.
     """
     config, epoch, mask = observations.config, observations.epoch, observations.mask
+    told = mask
+    if pending is not None:
+        mask = mask | pending
     cross = jnp.where(mask[:, None, None], cross, 0)
     both = mask[:, None] & mask[None, :]
     gram = jnp.einsum("ijk,jk->ij", cross[:, config], epochs[epoch])
     gram = jnp.where(both, gram, 0) + jnp.diag(jnp.where(mask, noise, 1))
     factor = cholesky(gram)
-    residual = jnp.where(mask, observations.score - prior.mean[config, epoch], 0)
-    weights = solve_cholesky(factor, residual[:, None])[:, 0]
+    residual = jnp.where(told, observations.score - prior.mean[config, epoch], 0)
+    whitened = jnp.where(told[:, None], solve_lower(factor, residual[:, None]), 0)
+    weights = solve_lower(factor, whitened, True)[:, 0]
     half = solve_lower(factor, cross.reshape(len(cross), -1)).reshape(cross.shape)
     explained = jnp.einsum("ick,icl->ckl", half, half)
     reduction = jnp.einsum("ckl,ek,el->ce", explained, epochs, epochs)
@@ -214,54 +263,108 @@ class SourcePosterior(eqx.Module):
             epoch_scale=epoch_scale,
         )
 
-    def condition(self, observations: Observations) -> TargetPosterior:
+    def condition(
+        self,
+        observations: Observations,
+        extra: OffGrid | None = None,
+        pending: Observations | None = None,
+    ) -> TargetPosterior:
         """The target's posterior given the sources and its observations.
 
         Where the task kernel is indefinite together with the target (`AT2Task` with `psd=None`),
         a variance can be negative; the posterior is then NaN, never silently wrong.
+
+        Args:
+            extra: configurations off the grid; the posterior has them behind those of the grid.
+            pending: evaluations under way, their scores unused. They count as observed at their
+                posterior mean given `observations`: they lower variances and leave means as they
+                are. The similarity of tasks is that of `observations` alone.
+
+        Source: Ginsbourger, Le Riche, Carraro (2010), the kriging believer; Desautels, Krause,
+        Burdick (2014), section 4.
         """
-        config, epoch = observations.config, observations.epoch
+        vectors, values = self.config.vectors, self.config.values
+        if extra is None:
+            nothing = jnp.zeros((0, len(vectors)), vectors.dtype)
+            extra = OffGrid(nothing, nothing[:, :0], nothing[:, 0])
+        at, under_way = observations, None
+        if pending is not None:
+            both = zip(observations[:3], pending[:3], strict=True)
+            at = Observations(*map(jnp.concatenate, both), observations.count)
+            under_way = jnp.append(jnp.zeros_like(observations.mask), pending.mask)
+        config, epoch, told = at.config, at.epoch, slice(len(observations.score))
+
         mean, variance = mean_prior(self.source_mean, self.scores)
         noise = target_noise(self.task_noise) * jnp.square(self.epoch_scale[epoch])
         fidelity = self.fidelity.vectors * self.epoch_scale[:, None]
-        prior = _gram_at(self.config, self.config.vectors, config)
-        prior *= _gram_at(self.fidelity, fidelity, epoch)
+        coordinates = extra.cross @ vectors
+        rows = jnp.concatenate([vectors * values, coordinates])[config]
+        known = jnp.concatenate([extra.cross.T, extra.gram])[config]
+        prior = jnp.concatenate([rows @ vectors.T, known], 1)[:, config]
+        prior *= (fidelity[epoch] * self.fidelity.values) @ fidelity[epoch].T
+        response = self.response
+        if len(coordinates):
+            response = jnp.concatenate([response, self._response(coordinates)], 1)
         seen = beside_sources(
-            observations, self.scores, self.response, (mean, variance), prior, noise
+            observations,
+            self.scores,
+            response,
+            (mean, variance),
+            prior[told, told],
+            noise[told],
         )
-        center, spread = self._target_prior(self.task.with_target(seen).gram())
+        center, scale, explained = self._target_prior(self.task.with_target(seen).gram())
+        spread = scale - values[:, None] * explained
+        rounding = 1e3 * jnp.finfo(spread.dtype).eps * jnp.max(scale) * jnp.max(values)
+        indefinite = jnp.min(values[:, None] * spread) < -rounding
+        spread = jnp.where(indefinite, jnp.nan, jnp.maximum(spread, 0))
+
+        squared = jnp.square(vectors) * values
+        own = scale * extra.variance[:, None] - jnp.square(coordinates) @ explained
+        prior_mean = jnp.concatenate([vectors * values, coordinates]) @ center @ fidelity.T + mean
+        prior_variance = jnp.concatenate([squared @ spread, jnp.maximum(own, 0)])
+        prior_variance = prior_variance @ jnp.square(fidelity).T + variance
 
         # The mean's prior is one more function of the epoch, constant, the same for all
         # configurations: appended to the fidelity's eigenfunctions.
         flat = jnp.full_like(fidelity[:, :1], 1) * jnp.sqrt(variance)
         epochs = jnp.concatenate([fidelity, flat], 1)
-        vectors = self.config.vectors
-        prior_mean = mean + vectors @ center @ fidelity.T
-        prior_variance = jnp.square(vectors) @ spread @ jnp.square(fidelity).T + variance
-
-        blocks = jnp.einsum("cj,ij,jk->ick", vectors, vectors[config], spread)
-        blocks = jnp.concatenate([blocks, jnp.ones_like(blocks[..., :1])], -1)
+        on_grid = jnp.einsum("cj,ij,jk->ick", vectors, rows, spread)
+        off_grid = jnp.einsum("cj,ij,jk->ick", coordinates, rows, explained)
+        blocks = jnp.concatenate([on_grid, scale * known[..., None] - off_grid], 1)
+        blocks = jnp.concatenate([blocks, jnp.ones_like(blocks[..., :1])], 2)
         cross = blocks * epochs[epoch][:, None, :]
-        return condition_on(
-            observations, noise, TargetPosterior(prior_mean, prior_variance), cross, epochs
+        prior = TargetPosterior(prior_mean, prior_variance)
+        return condition_on(at, noise, prior, cross, epochs, under_way)
+
+    def _response(
+        self, coordinates: Float[Array, "extra config"]
+    ) -> Float[Array, "task extra epoch"]:
+        """`response` of configurations off the grid, from their v of the module docstring."""
+        scale = jnp.sqrt(self.task_noise)
+        tasks = Eigen.of(self.task.gram() / (scale[:, None] * scale))
+        spectrum = 1 + outer(tasks.values, self.config.values, self.fidelity.values)
+        alpha = kronecker_product(self.rotated, tasks.vectors.T) / spectrum
+        return kronecker_product(
+            alpha * self.fidelity.values,
+            tasks.vectors / scale[:, None],
+            coordinates,
+            self.fidelity.vectors * self.epoch_scale[:, None],
         )
 
     def _target_prior(
         self, gram: Float[Array, "task+1 task+1"]
-    ) -> tuple[Float[Array, "config rank"], Float[Array, "config rank"]]:
-        """Mu and V of the module docstring, for the Gram matrix of the sources and the target."""
-        scale = jnp.sqrt(self.task_noise)
+    ) -> tuple[Float[Array, "config rank"], Float[Array, "rank"], Float[Array, "config rank"]]:
+        r"""Of the module docstring, for the Gram matrix of the sources and the target:
+        \(\lambda^E_k \sum_i q_i \alpha_{ijk}\), \(s \lambda^E_k\), and \((\lambda^E_k)^2 W_{jk}\).
+        """
+        scale, values = jnp.sqrt(self.task_noise), self.fidelity.values
         tasks = Eigen.of(gram[:-1, :-1] / (scale[:, None] * scale))
         q = tasks.vectors.T @ (gram[:-1, -1] / scale)
-        weight = self.config.values[:, None] * self.fidelity.values
-        spectrum = 1 + tasks.values[:, None, None] * weight
+        spectrum = 1 + outer(tasks.values, self.config.values, values)
         alpha = kronecker_product(self.rotated, tasks.vectors.T) / spectrum
-        center = weight * jnp.tensordot(q, alpha, 1)
-        prior = gram[-1, -1] * weight
-        spread = prior - jnp.square(weight) * jnp.tensordot(jnp.square(q), 1 / spectrum, 1)
-        rounding = 1e3 * jnp.finfo(weight.dtype).eps * jnp.max(jnp.abs(prior))
-        spread = jnp.where(jnp.min(spread) < -rounding, jnp.nan, jnp.maximum(spread, 0))
-        return center, spread
+        explained = jnp.square(values) * jnp.tensordot(jnp.square(q), 1 / spectrum, 1)
+        return values * jnp.tensordot(q, alpha, 1), gram[-1, -1] * values, explained
 
 
 class Ensemble(eqx.Module):
@@ -269,13 +372,13 @@ class Ensemble(eqx.Module):
 
     sources: SourcePosterior
 
-    def condition(self, observations: Observations) -> TargetPosterior:
-        """The target's posterior for each draw."""
-        return jax.vmap(lambda source: source.condition(observations))(self.sources)
-
-
-def _gram_at(
-    eigen: Eigen, vectors: Float[Array, "n rank"], index: Int[Array, "obs"]
-) -> Float[Array, "obs obs"]:
-    rows = vectors[index]
-    return (rows * eigen.values) @ rows.T
+    def condition(
+        self,
+        observations: Observations,
+        extra: OffGrid | None = None,
+        pending: Observations | None = None,
+    ) -> TargetPosterior:
+        """The target's posterior for each draw; `extra` has a leading axis too."""
+        return jax.vmap(lambda source, extra: source.condition(observations, extra, pending))(
+            self.sources, extra
+        )

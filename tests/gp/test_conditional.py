@@ -11,9 +11,11 @@ import tinygp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amt.gp.conditional import Observations, SourcePosterior, numerical_rank
+from amt.gp.conditional import Ensemble, Observations, OffGrid, SourcePosterior, numerical_rank
 from amt.gp.kronecker import outer
 from amt.kernels.task import TaskKernel
+from amt.model import CurveGrid, MultiTaskGP
+from tests.problems import small_curves
 
 CAPACITY = 6
 
@@ -89,9 +91,9 @@ def problem(shape, count, seed, degenerate=False):
 
 
 @partial(jax.jit, static_argnames="rank")
-def ours(arrays, observed, rank=None):
+def ours(arrays, observed, rank=None, extra=None, pending=None):
     source = SourcePosterior.of(KnownTask(arrays[0]), *arrays[1:], rank=rank)
-    return source.condition(observed)
+    return source.condition(observed, extra, pending)
 
 
 @partial(jax.jit, static_argnames="count")
@@ -114,7 +116,7 @@ def dense(arrays, observed, count):
     mean = jnp.append(means, prior_mean)
     kernel = Covariance(task, config, fidelity, prior_variance)
     gp = tinygp.GaussianProcess(kernel, X, diag=noise, mean=lambda x: mean[x[0]])
-    c, e = jnp.meshgrid(jnp.arange(shape[1]), jnp.arange(shape[2]), indexing="ij")
+    c, e = jnp.meshgrid(jnp.arange(len(config)), jnp.arange(shape[2]), indexing="ij")
     test = jnp.full(c.size, shape[0]), c.ravel(), e.ravel()
     y = jnp.concatenate([scores.ravel(), observed.score[:count]])
     posterior = gp.condition(y, test, diag=0.0).gp
@@ -145,6 +147,71 @@ def test_gradients_in_the_scores_equal_dense_algebra(shape, seed):
     got = jax.grad(lambda s: functional(ours, s))(observed.score)
     want = jax.grad(lambda s: functional(partial(dense, count=5), s))(observed.score)
     np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8 * jnp.abs(want).max())
+
+
+def off_grid_problem(shape, count, seed):
+    """With more configurations than the sources have; the last one cannot have observations."""
+    tasks, configs, epochs = shape
+    more = configs + 4
+    (_, config, _, _, *rest), observed = problem((tasks, more, epochs), count, seed)
+    (task, _, fidelity, scores, *_), _ = problem(shape, 0, seed)
+    observed = observed._replace(config=observed.config % (more - 1))
+    extra = OffGrid(
+        config[configs:, :configs], config[configs:-1, configs:], jnp.diagonal(config)[configs:]
+    )
+    return (task, config, fidelity, scores, *rest), observed, extra
+
+
+def on_the_grid(arrays):
+    task, config, *rest = arrays
+    configs = arrays[3].shape[1]
+    return task, config[:configs, :configs], *rest
+
+
+@given(SHAPES, st.sampled_from([0, 1, 5]), st.integers(0, 2**31 - 1))
+def test_configurations_off_the_grid_equal_dense_algebra(shape, count, seed):
+    arrays, observed, extra = off_grid_problem(shape, count, seed)
+    got = ours(on_the_grid(arrays), observed, extra=extra)
+    mean, variance = dense(arrays, observed, int(observed.count))
+    np.testing.assert_allclose(got.mean, mean, rtol=1e-8, atol=1e-8 * jnp.abs(mean).max())
+    np.testing.assert_allclose(got.variance, variance, rtol=1e-8, atol=1e-8 * variance.max())
+
+
+@given(SHAPES, st.integers(0, 2**31 - 1))
+def test_pending_evaluations_equal_observed_means(shape, seed):
+    arrays, every, extra = off_grid_problem(shape, 5, seed)
+    observed = every._replace(count=jnp.asarray(2))
+    believed = every.config[2:], every.epoch[2:], jnp.full(CAPACITY - 2, jnp.nan)
+    pending = Observations(*believed, jnp.asarray(3))
+    got = ours(on_the_grid(arrays), observed, extra=extra, pending=pending)
+    mean, _ = dense(arrays, observed, 2)
+    score = every.score.at[2:].set(mean[every.config[2:], every.epoch[2:]])
+    mean, variance = dense(arrays, every._replace(score=score), 5)
+    np.testing.assert_allclose(got.mean, mean, rtol=1e-8, atol=1e-8 * jnp.abs(mean).max())
+    np.testing.assert_allclose(got.variance, variance, rtol=1e-8, atol=1e-8 * variance.max())
+
+
+@pytest.mark.parametrize("task", ["at2", "icm", "rank", "latent"])
+def test_a_grid_configuration_given_as_one_off_the_grid_is_the_same(task):
+    """But for the sources' scores there, which only a kernel that compares scores asks for."""
+    curves = small_curves()
+    grid = CurveGrid.of(curves)
+    model = MultiTaskGP.init(curves, jax.random.key(0), task=task, config="matern")
+    told = Observations.empty(4, jnp.dtype(jnp.float64)).append(1, 2, 0.3).append(3, 0, 0.2)  # pyright: ignore
+    scored = task in ("at2", "rank")
+    twin = told if scored else told._replace(config=told.config + curves.num_configs)
+
+    @jax.jit
+    def posteriors():
+        source = model.source_posterior(grid)
+        extra = OffGrid.of(model.config, grid.features, grid.features)
+        one = jax.tree.map(lambda leaf: leaf[None], (source, extra))
+        together = Ensemble(one[0]).condition(twin, one[1])
+        return source.condition(twin, extra), together, source.condition(told)
+
+    for got, draws, want in zip(*posteriors(), strict=True):
+        np.testing.assert_allclose(got, jnp.concatenate([want, want]), atol=1e-6)
+        np.testing.assert_allclose(draws[0], got, atol=1e-6)
 
 
 def test_kernels_get_a_clear_error_instead_of_wrong_gradients():
