@@ -1,7 +1,7 @@
 """Learning curves: scores of configurations on tasks, epoch by epoch."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -44,7 +44,7 @@ class LearningCurves:
     epochs: Int[np.ndarray, "epoch"] = None  # pyright: ignore
     cost: Float[np.ndarray, "task config epoch"] | None = None
     repeats: Float[np.ndarray, "repeat task config epoch"] | None = None
-    outcome: Outcome = Outcome()
+    outcome: Outcome = field(default_factory=Outcome)
 
     def __post_init__(self):
         repeats, cost = _array(self.repeats), _array(self.cost)

@@ -12,7 +12,7 @@ other units. `Outcome.fit` chooses, of a metric y over all source tasks:
 - any other: \(g(y) = \pm y\), negative where it is minimised.
 
 The last two are then standardised robustly, \(z = (g(y) - \operatorname{median}) / \sigma\) with
-\(\sigma\) the interquartile range over that of a standard normal, and below -k (k = 3), on the bad
+\(\sigma\) the interquartile range over that of a standard normal, and below -k (k = 5), on the bad
 side only, z becomes \(-k - \log(1 + (-k - z))\): a run that blows up no longer sets the scale, and
 the good ones are not compressed.
 
@@ -74,7 +74,7 @@ class Outcome(eqx.Module):
         rounding = 1e-12 * np.abs(scores).max()
         spreads = (upper - lower) / _NORMAL_IQR, scores.std()
         scale = next((float(spread) for spread in spreads if spread > rounding), 1.0)
-        return cls(plain.sign, softening, float(location), scale, 3.0)
+        return cls(plain.sign, softening, float(location), scale, 5.0)
 
     def forward(self, metric: Any) -> Any:
         """Scores, larger being better, of values of the metric."""

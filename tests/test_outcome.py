@@ -96,7 +96,7 @@ def test_scale_is_robust():
     values = losses()
     scores = Outcome.fit(values, minimise=True).forward(values)
     assert abs(np.median(scores)) < 1e-12
-    assert scores.min() > -8  # 1e30 among losses near 1
+    assert scores.min() > -10  # 1e30 among losses near 1
     values[2, :2] = 1.0
     other = Outcome.fit(values, minimise=True).forward(values)
     assert np.abs(np.delete(scores, [80, 81]) - np.delete(other, [80, 81])).max() < 0.1

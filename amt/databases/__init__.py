@@ -1,11 +1,14 @@
 """Databases of learning curves, by name.
 
-`load(name)` reads "bundled", which comes with the package, or "hyperrec" and "lcbench", which
-`scripts/download_databases.py` fetches.
+`load(name)` reads "bundled", which comes with the package, "hyperrec" and "lcbench", which
+`scripts/download_databases.py` fetches, or a CSV or Parquet file of your own (`long_form`), which
+`python -m amt.databases check FILE` examines.
 """
 
 from collections.abc import Callable
 from functools import partial
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 from amt.curves import LearningCurves
@@ -13,6 +16,7 @@ from amt.databases import at2
 from amt.databases._unpickle import UnsafePickleError
 from amt.databases.at2 import hyperrec, lcbench
 from amt.databases.bundled import bundled, bundled_pairs
+from amt.databases.long_form import SUFFIXES, read_curves
 
 DATABASES: dict[str, Callable[[], LearningCurves]] = {
     "bundled": bundled,
@@ -28,14 +32,22 @@ _PAIRS: dict[str, Callable[[], list[tuple[tuple[str, ...], str]]]] = {
 }
 
 
-def load(name: str) -> LearningCurves:
-    """The learning curves of the database `name`.
+def load(name: str | PathLike[str], **options: Any) -> LearningCurves:
+    """The learning curves of the database `name`, or of a `.csv` or `.parquet` file.
+
+    Args:
+        name: a name in `DATABASES`, or the path of a file.
+        options: of `long_form.examine`, for a file.
 
     Raises:
         KeyError: no such database; the message lists those there are.
         FileNotFoundError: its files are not on this machine; the message says how to get them.
+        TypeError: options for a database that is no file.
+        ValueError: there are faults in a file; the message names the rows.
     """
-    return _find(name, DATABASES)()
+    if Path(name).suffix in SUFFIXES:
+        return read_curves(name, **options)
+    return _find(fspath(name), DATABASES)(**options)
 
 
 def paper_pairs(name: str) -> list[tuple[tuple[str, ...], str]]:
@@ -44,14 +56,17 @@ def paper_pairs(name: str) -> list[tuple[tuple[str, ...], str]]:
     For "bundled" they are five of the same shape, four sources and one target.
 
     Raises:
-        KeyError, FileNotFoundError: as `load`.
+        KeyError, FileNotFoundError: as `load`; a file of your own has no such pairs.
     """
+    if Path(name).suffix in SUFFIXES:
+        raise KeyError(f"{name} has no published pairs: split it by leave_one_out")
     return _find(name, _PAIRS)()
 
 
 def _find(name: str, known: dict[str, Callable[[], Any]]) -> Callable[[], Any]:
     if name not in known:
-        raise KeyError(f"no database {name!r}; there are {', '.join(known)}")
+        files = f"files that end in {', '.join(SUFFIXES)}"
+        raise KeyError(f"no database {name!r}; there are {', '.join(known)} and {files}")
     return known[name]
 
 
@@ -63,4 +78,5 @@ __all__ = [
     "lcbench",
     "load",
     "paper_pairs",
+    "read_curves",
 ]

@@ -1,0 +1,143 @@
+"""Examines a file of learning curves.
+
+```sh
+python -m amt.databases check FILE [--space SPACE] [--minimise] ...
+```
+
+says what is in the file, how its metric becomes scores, and names every bad row. The exit status is
+0 if `amt.databases.load` reads the file, else 1.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from amt.databases.long_form import LIMIT, OPTIONAL, REQUIRED, Examination, examine
+from amt.databases.spaces import describe_space
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    given = _parser().parse_args(arguments)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    try:
+        found = examine(
+            given.file,
+            space=given.space,
+            minimise=given.minimise,
+            diverged=given.diverged,
+            columns=dict(given.column),
+            ignore=given.ignore,
+        )
+    except (ImportError, OSError, ValueError) as error:
+        console.print(str(error))
+        return 1
+    if found.curves is not None:
+        _print_curves(found, console)
+    if given.save_space is not None and found.space is not None:
+        from amt.results import write_json
+
+        write_json(Path(given.save_space), found.space.to_serialized_dict())
+        console.print(f"Search space written to {given.save_space}.\n")
+    for title, findings in (("Notes", found.notes), ("Faults", found.faults)):
+        if findings:
+            console.print(title, style="bold")
+            for finding in findings:
+                console.print("\n".join(f"  {line}" for line in finding.lines(given.limit)))
+            console.print()
+    count = len(found.faults)
+    faults = f"{count or 'no'} {'kind' if count == 1 else 'kinds'} of fault"
+    console.print(f"{given.file}: {found.rows} rows, {faults}.")
+    return 1 if found.faults else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    def renamed(text: str) -> tuple[str, str]:
+        name, equals, column = text.partition("=")
+        if not equals:
+            raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=COLUMN")
+        return name, column
+
+    parser = argparse.ArgumentParser(prog="python -m amt.databases", description=__doc__)
+    check = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "check", help="examine a file", description="Examine a file of learning curves."
+    )
+    names = ", ".join(REQUIRED + OPTIONAL)
+    add = check.add_argument
+    add("file", metavar="FILE", help=".csv or .parquet, a row for each score")
+    add("--space", help="search space of ConfigSpace, .json or .yaml; by default inferred")
+    add("--minimise", action="store_true", help="smaller values of the metric are better")
+    add("--diverged", choices=["missing", "worst"], default="missing", help="see long_form")
+    add(
+        "--column",
+        action="append",
+        default=[],
+        type=renamed,
+        metavar="NAME=COLUMN",
+        help=f"what {names} is called in the file",
+    )
+    add("--ignore", action="append", default=[], metavar="COLUMN", help="leave a column out")
+    add("--limit", type=int, default=LIMIT, help="rows to print of each kind (%(default)s)")
+    add("--save-space", metavar="PATH", help="write the search space to this .json file")
+    return parser
+
+
+def _print_curves(found: Examination, console: Console) -> None:
+    curves, metric = found.curves, found.metric
+    assert curves is not None
+    assert metric is not None
+    epochs = curves.epochs
+    facts = {
+        "tasks": f"{curves.num_tasks}",
+        "configurations": f"{curves.num_configs}",
+        "epochs": f"{curves.num_epochs}, from {epochs[0]} to {epochs[-1]}",
+        "repeats (seeds)": f"{len(metric)}",
+        "missing": f"{np.isnan(metric).mean():.1%} of all scores, "
+        f"{np.isnan(curves.scores).mean():.1%} of their means over repeats",
+        "metric": f"from {np.nanmin(metric):.6g} to {np.nanmax(metric):.6g}, "
+        + ("minimised" if curves.outcome.sign < 0 else "maximised"),
+        "outcome transform": str(curves.outcome),
+        "cost of an epoch": "not known"
+        if curves.cost is None
+        else f"from {np.nanmin(curves.cost):.6g} to {np.nanmax(curves.cost):.6g}",
+    }
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, fact in facts.items():
+        table.add_row(name, escape(fact))
+    console.print(table, "")
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("task", overflow="fold")
+    for name in ("curves", "epochs", "missing", "worst", "median", "best", "scores"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for t, task in enumerate(curves.tasks):
+        values, scores = metric[:, t], curves.scores[t]
+        lengths = (~np.isnan(values)).sum(-1)
+        lengths = lengths[lengths > 0]
+        quantiles = np.nanquantile(values, [0, 0.5, 1])[:: int(curves.outcome.sign)]
+        table.add_row(
+            escape(task),
+            f"{lengths.size}",
+            f"{lengths.min()}-{lengths.max()}",
+            f"{np.isnan(values).mean():.1%}",
+            *(f"{value:.3g}" for value in quantiles),
+            f"{np.nanmin(scores):.2f}, {np.nanmax(scores):.2f}",
+        )
+    console.print(table, "")
+    console.print("Search space", style="bold")
+    for line in describe_space(curves.space):
+        console.print(f"  {line}")
+    console.print()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

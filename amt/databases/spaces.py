@@ -1,0 +1,213 @@
+"""Search spaces of data files: read, or inferred from texts, and what texts mean in them."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ConfigSpace import (
+    Categorical,
+    ConfigurationSpace,
+    Constant,
+    EqualsCondition,
+    Float,
+    InCondition,
+    Integer,
+)
+from ConfigSpace.hyperparameters import (
+    CategoricalHyperparameter,
+    FloatHyperparameter,
+    Hyperparameter,
+    IntegerHyperparameter,
+)
+
+_PARENT_VALUES = 20
+
+
+def read_space(path: str | PathLike[str]) -> ConfigurationSpace:
+    """A search space as ConfigSpace writes it, to a `.json`, `.yaml` or `.yml` file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a search space.
+    """
+    path = Path(path)
+    readers = {
+        ".json": ConfigurationSpace.from_json,
+        ".yaml": ConfigurationSpace.from_yaml,
+        ".yml": ConfigurationSpace.from_yaml,
+    }
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no search space {path}")
+    if path.suffix not in readers:
+        raise ValueError(f"{path} must end in {', '.join(readers)} to be a search space")
+    try:
+        space = readers[path.suffix](path)
+    except Exception as error:  # of many classes: what the reader trips over
+        raise ValueError(f"{path} is not a search space of ConfigSpace: {error!r}") from error
+    if not len(space):
+        raise ValueError(f"{path} is not a search space of ConfigSpace: no hyperparameters in it")
+    return space
+
+
+def infer_space(settings: Sequence[Mapping[str, str]]) -> ConfigurationSpace:
+    r"""A guess at the search space that configurations are from, given as the texts of a file.
+
+    - A hyperparameter of one value is constant. One of several is an integer if all are whole
+      numbers, else real if all are numbers, else categorical.
+    - An integer ranges from the smallest to the largest value, a real one from and to these,
+      rounded outwards to two digits.
+    - Of a positive one, the values between the extremes say whether it is on a log scale: it is if
+      log-uniform is likelier than uniform on that range, which is if their geometric mean is below
+      \((u - l) / \log(u / l)\).
+    - A hyperparameter that is empty in some configurations is active under the values of a parent
+      that tell where it is: a categorical one if there is one, else an integer one of at most 20
+      values; one that is always active, if there is one.
+
+    Raises:
+        ValueError: nothing tells when a hyperparameter is active, it never is, or there is none.
+    """
+    texts = {name: [setting[name] for setting in settings] for name in settings[0]}
+    if not texts:
+        raise ValueError("there is no column of a hyperparameter")
+    never = [name for name, values in texts.items() if not any(values)]
+    if never:
+        raise ValueError(f"columns {never} are empty: ignore them, or give a search space")
+    space = ConfigurationSpace()
+    hyperparameters = {name: _infer(name, values) for name, values in texts.items()}
+    space.add(*hyperparameters.values())
+    parents = sorted(
+        (
+            name
+            for name, h in hyperparameters.items()
+            if isinstance(h, CategoricalHyperparameter | IntegerHyperparameter)
+            and len({*texts[name]}) <= _PARENT_VALUES
+        ),
+        key=lambda name: (
+            "" in texts[name],
+            isinstance(hyperparameters[name], IntegerHyperparameter),
+        ),
+    )
+    unexplained = []
+    for child, values in texts.items():
+        if "" not in values:
+            continue
+        for parent in parents:
+            active = {p for p, c in zip(texts[parent], values, strict=True) if c}
+            inactive = {p for p, c in zip(texts[parent], values, strict=True) if not c}
+            # a conditional parent comes after one that it depends on: no circles
+            earlier = values.count("") > texts[parent].count("") or "" not in texts[parent]
+            if parent != child and earlier and not active & inactive and "" not in active:
+                h = hyperparameters[parent]
+                under = [parse(h, text) for text in sorted(active)]
+                space.add(
+                    EqualsCondition(hyperparameters[child], h, under[0])
+                    if len(under) == 1
+                    else InCondition(hyperparameters[child], h, under)
+                )
+                break
+        else:
+            unexplained.append(child)
+    if unexplained:
+        raise ValueError(
+            f"columns {unexplained} are empty in some configurations, and no other hyperparameter "
+            "tells in which: give a search space"
+        )
+    return space
+
+
+def _infer(name: str, texts: Sequence[str]) -> Hyperparameter:
+    present = sorted({text for text in texts if text}, key=text_order)
+    numbers = [parse_number(text) for text in texts if text]
+    known = np.array([x for x in numbers if x is not None])
+    if len(known) < len(numbers):
+        return Categorical(name, present) if len(present) > 1 else Constant(name, present[0])
+    lower, upper = known.min(), known.max()
+    whole = bool((known == np.round(known)).all() and np.abs(known).max() < 2**53)
+    if lower == upper:
+        return Constant(name, int(lower) if whole else float(lower))
+    between = known[(known > lower) & (known < upper)]
+    log = bool(
+        lower > 0
+        and between.size
+        and np.log(between).mean() < np.log((upper - lower) / np.log(upper / lower))
+    )
+    if whole:
+        return Integer(name, (int(lower), int(upper)), log=log)
+    steps = [
+        10 ** (np.floor(np.log10(x)) - 1) for x in ([lower, upper] if log else [upper - lower])
+    ]
+    below = min(np.floor(np.round(lower / steps[0], 9)) * steps[0], lower)
+    above = max(np.ceil(np.round(upper / steps[-1], 9)) * steps[-1], upper)
+    return Float(name, (float(f"{below:.12g}"), float(f"{above:.12g}")), log=log)
+
+
+def parse(hyperparameter: Hyperparameter, text: str) -> Any:
+    """The value of a hyperparameter that a text stands for.
+
+    Raises:
+        ValueError: there is none; ranges are not looked at.
+    """
+    number = parse_number(text)
+    if isinstance(hyperparameter, IntegerHyperparameter):
+        if number is None or not number.is_integer():
+            raise ValueError(f"{hyperparameter.name} is {text!r}, not a whole number")
+        return int(number)
+    if isinstance(hyperparameter, FloatHyperparameter):
+        if number is None:
+            raise ValueError(f"{hyperparameter.name} is {text!r}, not a number")
+        return number
+    choices = _choices(hyperparameter)
+    for choice in choices:
+        if str(choice) == text:
+            return choice
+        if isinstance(choice, bool | np.bool_):
+            if str(choice).lower() == text.lower():
+                return choice
+        elif isinstance(choice, int | float | np.number) and number == choice:
+            return choice
+    among = ", ".join(map(str, choices))
+    raise ValueError(f"{hyperparameter.name} is {text!r}, not one of {among}")
+
+
+def _choices(hyperparameter: Any) -> Sequence[Any]:
+    """Values of a categorical, ordinal or constant hyperparameter."""
+    for name in ("choices", "sequence"):
+        if hasattr(hyperparameter, name):
+            return getattr(hyperparameter, name)
+    return (hyperparameter.value,)
+
+
+def parse_number(text: str) -> float | None:
+    """A finite number as it is written in data files, if the text is one."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) and "_" not in text else None
+
+
+def text_order(text: str) -> tuple[bool, float, str]:
+    """Sorts numbers by value, before texts."""
+    number = parse_number(text)
+    return number is None, number or 0.0, text
+
+
+def describe_space(space: ConfigurationSpace) -> list[str]:
+    """One line for each hyperparameter."""
+    lines = []
+    for h in space.values():
+        conditions = space.parent_conditions_of[h.name]
+        under = " and ".join(str(c).removeprefix(f"{h.name} | ") for c in conditions)
+        lines.append(f"{h.name}: {describe(h)}" + (f", if {under}" if under else ""))
+    return lines
+
+
+def describe(h: Hyperparameter) -> str:
+    if isinstance(h, FloatHyperparameter | IntegerHyperparameter):
+        kind = "integer" if isinstance(h, IntegerHyperparameter) else "real"
+        scale = ", log scale" if getattr(h, "log", False) else ""
+        return f"{kind} from {h.lower:g} to {h.upper:g}{scale}"
+    kind = type(h).__name__.removesuffix("Hyperparameter").lower()
+    return f"{kind} {', '.join(map(str, _choices(h)))}"
