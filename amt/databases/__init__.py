@@ -37,15 +37,14 @@ def load(name: str | PathLike[str], **options: Any) -> LearningCurves:
 
     Args:
         name: a name in `DATABASES`, or the path of a file.
-        options: of `long_form.examine`, for a file.
+        options: of `long_form.examine` for a file, else of the database's function.
 
     Raises:
         KeyError: no such database; the message lists those there are.
         FileNotFoundError: its files are not on this machine; the message says how to get them.
-        TypeError: options for a database that is no file.
         ValueError: there are faults in a file; the message names the rows.
     """
-    if Path(name).suffix in SUFFIXES:
+    if Path(name).suffix.lower() in SUFFIXES:
         return read_curves(name, **options)
     return _find(fspath(name), DATABASES)(**options)
 
@@ -58,7 +57,7 @@ def paper_pairs(name: str) -> list[tuple[tuple[str, ...], str]]:
     Raises:
         KeyError, FileNotFoundError: as `load`; a file of your own has no such pairs.
     """
-    if Path(name).suffix in SUFFIXES:
+    if Path(name).suffix.lower() in SUFFIXES:
         raise KeyError(f"{name} has no published pairs: split it by leave_one_out")
     return _find(name, _PAIRS)()
 

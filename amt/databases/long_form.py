@@ -18,7 +18,10 @@ epoch, finite scores after it included, or (`diverged="worst"`) has from there o
 that the task has anywhere: a model that never sees the end may think that the run went on well.
 
 The search space is a file of ConfigSpace (`space.to_json`, `space.to_yaml`). Without one it is
-inferred (`infer_space`), with a warning. Metrics become scores by `amt.outcome.Outcome`.
+inferred (`amt.databases.spaces`), with a warning. The metric becomes scores by
+`amt.outcome.Outcome`, fitted to all tasks of the file, and `curves.outcome` is that transform: tell
+a tuner `curves.outcome.forward(metric)`. To leave a future target out of even its constants (a
+location, a scale), read it from a file of its own.
 
 Every bad row is named, by its number in the file: the header of a CSV file is row 1, and the first
 row of a Parquet file, which has no header, is row 1.
@@ -59,6 +62,7 @@ OPTIONAL = ("cost", "seed")
 SUFFIXES = (".csv", ".parquet", ".pq")
 LIMIT = 20
 _LARGEST = 1e100  # beyond it, squares overflow
+_LARGEST_GRID = 2**28  # entries, 2 GiB
 
 
 class Finding(NamedTuple):
@@ -210,9 +214,10 @@ def _read(
     """All cells as texts with the row numbers as their index, faults and notes."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    if path.suffix not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise ValueError(f"{path} must end in {', '.join(SUFFIXES)}")
-    table, faults = (_read_csv if path.suffix == ".csv" else _read_parquet)(path)
+    table, faults = (_read_csv if suffix == ".csv" else _read_parquet)(path)
 
     def fault(what: str, names: Iterable[str]) -> None:
         names = [repr(name) for name in names]
@@ -236,7 +241,7 @@ def _read(
         fault("columns are not in the search space: ignore them", alien)
         wanted = [c for c in space if not isinstance(space[c], Constant)]
         fault("hyperparameters have no column", [c for c in wanted if c not in _others(table)])
-        table = table.drop(columns=alien)
+        table = table.drop(columns=[*alien, ""], errors="ignore")
 
     blank = (table == "").all(axis=1).to_numpy()
     table, left_out = table[~blank], table.index[blank]
@@ -370,7 +375,7 @@ def _check_rows(table: "pd.DataFrame") -> tuple["pd.DataFrame", list[Finding]]:
     for name in ("task", "config", "seed"):
         if name in table:
             refuse(f"rows without a {name}", (table[name] == "").to_numpy(), name)
-    epoch, text = _numbers(table["epoch"])
+    epoch, _ = _numbers(table["epoch"])
     with np.errstate(invalid="ignore"):
         whole = (epoch == np.round(epoch)) & (epoch >= 1) & (epoch < 2**53)
     refuse("epochs that are not whole numbers from 1", ~whole, "epoch")
@@ -494,6 +499,10 @@ def _grid(
         cells = runs // len(seeds)
         repeat = (np.arange(len(runs)) - np.searchsorted(cells, cells))[which]
     shape = len(tasks), len(ids), len(epochs)
+    if (repeat.max() + 1) * np.prod(shape) > _LARGEST_GRID:
+        sizes = f"{repeat.max() + 1} repeats, {shape[0]} tasks, {shape[1]} configurations"
+        what = f"the grid of {sizes} and {shape[2]} epochs has more than {_LARGEST_GRID} entries"
+        return _Grid(tasks, epochs, np.empty((0, *shape[:2], 0)), None), [], [Finding(what)]
     metric = np.full((repeat.max() + 1, *shape), np.nan)
     metric[repeat, task, config, epoch] = table["score"]
     cost = None
@@ -563,12 +572,9 @@ def _notes(
     change = (last - first)[there.sum(-1) > 1]
     worse = change > 0 if minimise else change < 0
     if worse.size and worse.mean() > 0.75:
-        question = "maximised: leave out minimise" if minimise else "minimised: set minimise"
-        notes.append(
-            Finding(
-                f"the metric gets worse along {worse.mean():.0%} of the curves; is it {question}?"
-            )
-        )
+        advice = "leave out minimise if larger" if minimise else "set minimise if smaller"
+        what = f"the metric gets worse along {worse.mean():.0%} of the curves: {advice} is better"
+        notes.append(Finding(what))
     return notes
 
 

@@ -54,8 +54,8 @@ def read_space(path: str | PathLike[str]) -> ConfigurationSpace:
 def infer_space(settings: Sequence[Mapping[str, str]]) -> ConfigurationSpace:
     r"""A guess at the search space that configurations are from, given as the texts of a file.
 
-    - A hyperparameter of one value is constant. One of several is an integer if all are whole
-      numbers, else real if all are numbers, else categorical.
+    - A hyperparameter of one value is constant (categorical, if it is conditional). One of several
+      is an integer if all are whole numbers, else real if all are numbers, else categorical.
     - An integer ranges from the smallest to the largest value, a real one from and to these,
       rounded outwards to two digits.
     - Of a positive one, the values between the extremes say whether it is on a log scale: it is if
@@ -121,12 +121,15 @@ def _infer(name: str, texts: Sequence[str]) -> Hyperparameter:
     present = sorted({text for text in texts if text}, key=text_order)
     numbers = [parse_number(text) for text in texts if text]
     known = np.array([x for x in numbers if x is not None])
+    always = "" not in texts  # a constant is
     if len(known) < len(numbers):
-        return Categorical(name, present) if len(present) > 1 else Constant(name, present[0])
+        one = always and len(present) == 1
+        return Constant(name, present[0]) if one else Categorical(name, present)
     lower, upper = known.min(), known.max()
     whole = bool((known == np.round(known)).all() and np.abs(known).max() < 2**53)
     if lower == upper:
-        return Constant(name, int(lower) if whole else float(lower))
+        value = int(lower) if whole else float(lower)
+        return Constant(name, value) if always else Categorical(name, [value])
     between = known[(known > lower) & (known < upper)]
     log = bool(
         lower > 0
@@ -205,6 +208,7 @@ def describe_space(space: ConfigurationSpace) -> list[str]:
 
 
 def describe(h: Hyperparameter) -> str:
+    """Kind and range of a hyperparameter, to print."""
     if isinstance(h, FloatHyperparameter | IntegerHyperparameter):
         kind = "integer" if isinstance(h, IntegerHyperparameter) else "real"
         scale = ", log scale" if getattr(h, "log", False) else ""
