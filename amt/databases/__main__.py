@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from amt.databases.long_form import LIMIT, OPTIONAL, REQUIRED, Examination, examine
@@ -112,7 +111,7 @@ def _print_curves(found: Examination, console: Console) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, fact in facts.items():
-        table.add_row(name, escape(fact))
+        table.add_row(name, fact)
     console.print(table, "")
 
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -125,7 +124,7 @@ def _print_curves(found: Examination, console: Console) -> None:
         lengths = lengths[lengths > 0]
         quantiles = np.nanquantile(values, [0, 0.5, 1])[:: int(curves.outcome.sign)]
         table.add_row(
-            escape(task),
+            task,
             f"{lengths.size}",
             f"{lengths.min()}-{lengths.max()}",
             f"{np.isnan(values).mean():.1%}",
