@@ -1,0 +1,578 @@
+"""Past Optuna studies as sources, and the sampler and pruner that learn from them."""
+
+import subprocess
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optuna
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+import amt
+from amt.gp.conditional import Observations, OffGrid
+from amt.integrations.optuna import (
+    AMTPruner,
+    AMTSampler,
+    distributions_of_space,
+    paused_trial,
+    sources_from_studies,
+    space_of_distributions,
+)
+from amt.model import CurveGrid
+from amt.space import Encoder
+from amt.tuner import fit_sources
+from tests.integrations.optuna_worker import (
+    EPOCHS,
+    FIT,
+    accuracy,
+    open_storage,
+    run,
+    suggest,
+)
+from tests.problems import small_curves
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+RATE = FloatDistribution(1e-4, 1.0, log=True)
+DEPTH = IntDistribution(1, 9, step=2)
+OPTIMIZER = CategoricalDistribution(["adam", "sgd"])
+DROPOUT = FloatDistribution(0.1, 0.7, step=0.3)
+SPACE = {"rate": RATE, "depth": DEPTH, "optimizer": OPTIMIZER, "dropout": DROPOUT}
+TASKS = {"a": 0.4, "b": 0.5, "c": 0.6, "d": 0.65}
+NEW = 0.55
+
+
+@cache
+def past_configs():
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "rate": float(10 ** rng.uniform(-4, 0)),
+            "depth": int(rng.choice([1, 3, 5, 7, 9])),
+            "optimizer": ("adam", "sgd")[i % 2],
+            "dropout": (0.1, 0.4, 0.7)[i % 3],
+        }
+        for i in range(20)
+    ]
+
+
+def add(study, params, values, distributions=SPACE, state=TrialState.COMPLETE):
+    """A finished trial that reported `values`, a dict or a list from step 0."""
+    values = values if isinstance(values, dict) else dict(enumerate(values))
+    final = values.get(max(values, default=0), 0.0)
+    study.add_trial(
+        optuna.create_trial(
+            params=params,
+            distributions=distributions,
+            intermediate_values=values,
+            value=final if state == TrialState.COMPLETE else None,
+            state=state,
+        )
+    )
+
+
+def curve(config, best, loss=False):
+    values = [accuracy(config, epoch, best) for epoch in range(1, EPOCHS + 1)]
+    return [10 * (1 - v) for v in values] if loss else values
+
+
+def record_past(storage, loss=False):
+    direction = "minimize" if loss else "maximize"
+    for name, best in TASKS.items():
+        study = optuna.create_study(storage=storage, study_name=name, direction=direction)
+        for config in past_configs():
+            add(study, config, curve(config, best, loss))
+
+
+@cache
+def sources(loss=False):
+    storage = optuna.storages.InMemoryStorage()
+    record_past(storage, loss)
+    return sources_from_studies(storage)
+
+
+@cache
+def fitted(loss=False):
+    return fit_sources(sources(loss), jax.random.key(0), kernels={"config": "matern"}, **FIT)[0]
+
+
+def new_sampler(**options):
+    return AMTSampler(sources(), fit=fitted(), **options)
+
+
+def new_study(sampler, direction="maximize", **options):
+    return optuna.create_study(
+        direction=direction, sampler=sampler, pruner=AMTPruner(sampler), **options
+    )
+
+
+def finish(study, trial, best=NEW):
+    """Train a trial that was asked for, as `run` does; whether it was pruned."""
+    config = suggest(trial)
+    for step, score in enumerate(curve(config, best)):
+        trial.report(score, step)
+        if trial.should_prune():
+            study.tell(trial, state=TrialState.PRUNED)
+            return True
+    study.tell(trial, score)
+    return False
+
+
+# Search spaces
+
+
+def test_distributions_and_spaces_convert_both_ways():
+    distributions = {
+        "float": FloatDistribution(-1.0, 2.5),
+        "log": FloatDistribution(1e-5, 0.1, log=True),
+        "step": FloatDistribution(0.0, 0.9, step=0.3),
+        "int": IntDistribution(1, 9, step=2),
+        "int_log": IntDistribution(2, 512, log=True),
+        "categorical": CategoricalDistribution(["adam", None, True, 2.5]),
+    }
+    space = space_of_distributions({**distributions, "one": IntDistribution(3, 3)})
+    assert distributions_of_space(space) == distributions
+    ordinal = distributions_of_space(small_curves().space)
+    assert ordinal["optimizer"] == OPTIMIZER
+    assert ordinal["rate"] == RATE
+
+
+def test_random_candidates_are_in_the_distributions():
+    sampler = new_sampler()
+    for number in range(3):
+        trial = optuna.trial.create_trial(state=TrialState.WAITING)
+        trial.number = number
+        fresh = sampler._fresh(trial, {})
+        assert len(fresh) > 200
+        for name, distribution in SPACE.items():
+            internal = [distribution.to_internal_repr(config[name]) for config in fresh]
+            assert all(map(distribution._contains, internal))
+            distinct = {"rate": len(fresh), "depth": 5, "optimizer": 2, "dropout": 3}[name]
+            assert len(set(internal)) == distinct
+
+
+# Past studies
+
+
+def test_studies_become_learning_curves():
+    curves = sources()
+    assert curves.tasks == tuple(TASKS)
+    assert list(curves.configs) == past_configs()
+    assert distributions_of_space(curves.space) == SPACE
+    assert_array_equal(curves.epochs, np.arange(1, EPOCHS + 1))
+    expected = [[curve(config, best) for config in past_configs()] for best in TASKS.values()]
+    assert_array_equal(curves.scores, expected)
+    assert_array_equal(curves.outcome.forward([0.2, 0.7]), [0.2, 0.7])
+
+
+def test_losses_become_scores_by_the_outcome_transform():
+    curves = sources(loss=True)
+    losses = [[curve(config, b, loss=True) for config in past_configs()] for b in TASKS.values()]
+    assert_allclose(curves.outcome.inverse(curves.scores), losses, rtol=1e-10)
+    assert curves.outcome.sign == -1
+    best = np.argmax(curves.scores[0, :, -1])
+    assert best == np.argmin(np.array(losses)[0, :, -1])
+
+
+@pytest.fixture
+def storage():
+    return optuna.storages.InMemoryStorage()
+
+
+def study_in(storage, name, direction="maximize"):
+    return optuna.create_study(storage=storage, study_name=name, direction=direction)
+
+
+ONE, OTHER = past_configs()[:2]
+
+
+def test_trials_of_equal_parameters_are_averaged_and_curves_joined(storage):
+    study = study_in(storage, "past")
+    add(study, ONE, [0.1, 0.2], state=TrialState.PRUNED)
+    add(study, ONE, {1: 0.4, 2: 0.5})
+    add(study, OTHER, [0.3, float("nan"), float("inf")], state=TrialState.FAIL)
+    add(study, OTHER, {1: 0.6, 2: 0.7})
+    study.ask(SPACE).report(0.9, 0)  # running: not past
+    add(study, OTHER, [])  # no curve
+    curves = sources_from_studies(storage)
+    assert_allclose(curves.scores, [[[0.1, 0.3, 0.5], [0.3, 0.6, 0.7]]])
+
+
+def test_ranges_and_choices_are_united_and_conditional_parameters_left_out(storage):
+    choices = CategoricalDistribution(["sgd", "lion"])
+    other = {
+        "dropout": DROPOUT,
+        "rate": FloatDistribution(1e-6, 0.1, log=True),
+        "depth": IntDistribution(2, 12),
+        "optimizer": choices,
+        "momentum": FloatDistribution(0, 1),
+    }
+    add(study_in(storage, "x"), ONE, [0.1])
+    params = {**ONE, "rate": 1e-6, "depth": 12, "optimizer": "lion", "momentum": 0.5}
+    add(study_in(storage, "y"), params, [0.1], other)
+    curves = sources_from_studies(storage)
+    assert distributions_of_space(curves.space) == {
+        "rate": FloatDistribution(1e-6, 1.0, log=True),
+        "depth": IntDistribution(1, 12),
+        "optimizer": CategoricalDistribution(["adam", "sgd", "lion"]),
+        "dropout": DROPOUT,
+    }
+    assert list(curves.configs) == [ONE, {n: v for n, v in params.items() if n != "momentum"}]
+    # Each study ran one of the two.
+    assert_array_equal(np.isnan(curves.scores[..., 0]), [[False, True], [True, False]])
+
+
+def test_the_first_step_may_be_any(storage):
+    add(study_in(storage, "past"), ONE, {1: 0.1, 2: 0.2})
+    assert_array_equal(sources_from_studies(storage).epochs, [2, 3])
+    assert_array_equal(sources_from_studies(storage, first_step=1).epochs, [1, 2])
+    with pytest.raises(
+        ValueError, match="'past', trial 0 reported step 1, before the first step 2"
+    ):
+        sources_from_studies(storage, first_step=2)
+
+
+def test_only_studies_with_curves_are_taken_unless_named(storage):
+    add(study_in(storage, "good"), ONE, [0.1])
+    add(study_in(storage, "none"), ONE, [])
+    optuna.create_study(storage=storage, study_name="two", directions=[StudyDirection.MAXIMIZE] * 2)
+    assert sources_from_studies(storage).tasks == ("good",)
+    with pytest.raises(ValueError, match="'none' has no finished trial with intermediate values"):
+        sources_from_studies(storage, ["good", "none"])
+    with pytest.raises(ValueError, match="'two' has several objectives"):
+        sources_from_studies(storage, ["two"])
+    with pytest.raises(KeyError, match="no study 'nowhere'; there are good, none, two"):
+        sources_from_studies(storage, ["nowhere"])
+    optuna.delete_study(study_name="good", storage=storage)
+    with pytest.raises(ValueError, match="no study has one objective and finished trials"):
+        sources_from_studies(storage)
+
+
+def test_studies_that_do_not_go_together_are_named(storage):
+    add(study_in(storage, "x"), ONE, [0.1])
+    add(study_in(storage, "loss", "minimize"), ONE, [0.1])
+    with pytest.raises(ValueError, match="'loss' is to minimize, study 'x' to maximize"):
+        sources_from_studies(storage)
+    add(study_in(storage, "linear"), ONE, [0.1], {**SPACE, "rate": FloatDistribution(0, 1)})
+    with pytest.raises(ValueError, match=r"'rate' is Float.* in study 'linear', trial 0, but "):
+        sources_from_studies(storage, ["x", "linear"])
+    add(study_in(storage, "other"), {"width": 3}, [0.1], {"width": IntDistribution(1, 9)})
+    with pytest.raises(ValueError, match="no parameter is in all trials"):
+        sources_from_studies(storage, ["x", "other"])
+
+
+# The decision rule
+
+
+def test_with_resumed_trials_it_is_the_algorithm_of_at2():
+    """The epochs trained, in order, are those of `amt.simulate`."""
+    sampler = new_sampler(candidates=0, resume=True)
+    target = jnp.array([curve(config, NEW) for config in past_configs()])
+    budget = 60
+    expected = amt.simulate(sampler._source, target, budget=budget)
+    study = new_study(sampler)
+    trained = []
+    while len(trained) < budget:
+        trial = study.ask()
+        config = suggest(trial)
+        before = paused_trial(trial)
+        score = None
+        for step in range(0 if before is None else before.last_step + 1, EPOCHS):
+            score = accuracy(config, step + 1, NEW)
+            trained.append((past_configs().index(config), step))
+            trial.report(score, step)
+            if trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, score)
+    assert trained[:budget] == list(
+        zip(expected.config.tolist(), expected.epoch.tolist(), strict=True)
+    )
+    assert any(paused_trial(_again(study, t)) for t in study.trials)  # some were paused
+
+
+def _again(study, frozen):
+    study.enqueue_trial(frozen.params)
+    trial = study.ask()
+    suggest(trial)
+    return trial
+
+
+def test_values_are_those_of_the_posterior_with_trials_off_the_grid_and_pending():
+    sampler = new_sampler()
+    study = new_study(sampler)
+    off = [{**ONE, "rate": rate} for rate in (2e-2, 5e-3)]
+    add(study, off[0], curve(off[0], NEW)[:2], state=TrialState.PRUNED)
+    add(study, past_configs()[3], curve(past_configs()[3], NEW)[:1], state=TrialState.PRUNED)
+    study.enqueue_trial(off[1])
+    running = study.ask(SPACE)
+    running.report(0.5, 0)
+    trial = study.ask()
+    frozen = study.trials[-1]
+    configs, values = sampler._values(sampler._state(study, frozen), frozen, {})
+
+    grid = CurveGrid.of(sources())
+    named = [c for c in configs if c is not None]
+    features = jnp.asarray(Encoder(sources().space)(named[20:]))
+    model = fitted().model
+    observations = Observations.empty(8, jnp.float64)
+    scores = curve(off[0], NEW)[:2], curve(past_configs()[3], NEW)[:1], [0.5]
+    for config, told in zip((20, 3, 21), scores, strict=True):
+        for epoch, score in enumerate(told):
+            observations = observations.append(config, epoch, score)
+    pending = Observations.empty(1, jnp.float64).append(21, 1, 0.0)
+    extra = OffGrid.of(model.config, grid.features, features)
+    posterior = jax.jit(
+        lambda: model.source_posterior(grid).condition(observations, extra, pending)
+    )()
+    remaining = np.ones(posterior.mean.shape, bool)
+    remaining[[3, 20, 21]] = False
+    expected = amt.upper_confidence_bound(posterior, remaining, jnp.zeros(()))
+    there = [i for i, c in enumerate(configs) if c is not None]
+    assert len(there) > 200
+    assert_allclose(values[there], expected, atol=1e-7)
+    assert np.isneginf(np.delete(values, there)).all()
+    # The suggestion is the largest.
+    assert suggest(trial) == named[int(np.argmax(expected))]
+
+
+def test_trials_started_together_take_different_configurations():
+    def told():
+        study = new_study(new_sampler(candidates=0))
+        for config in past_configs()[:3]:
+            add(study, config, curve(config, NEW)[:2], state=TrialState.PRUNED)
+        return study
+
+    alone = suggest(told().ask())
+    study = told()
+    trials = [study.ask() for _ in range(4)]
+    chosen = [suggest(trial) for trial in reversed(trials)]
+    assert len({tuple(c.items()) for c in chosen}) == 4
+    assert chosen[-1] == alone  # the first of them takes the best
+
+
+def test_it_is_deterministic_by_seed():
+    def params(seed):
+        study = new_study(new_sampler(seed=seed))
+        run(study, NEW, 3)
+        return [t.params for t in study.trials]
+
+    assert params(0) == params(0)
+    assert params(0) != params(1)
+    again = AMTSampler(sources(), seed=0, **FIT)
+    assert_array_equal(again.fit.log_likelihood, fitted().log_likelihood)
+
+
+@pytest.mark.parametrize("loss", [False, True])
+def test_it_beats_random_search_with_the_same_epochs(loss):
+    budget = 40
+    direction = "minimize" if loss else "maximize"
+    found, random = [], []
+    for best in (0.45, 0.55):
+        for seed in range(2):
+            sampler = AMTSampler(sources(loss), fit=fitted(loss), seed=seed)
+            study = new_study(sampler, direction)
+            spent, scores = 0, []
+            while spent < budget:
+                trial = study.ask()
+                config = suggest(trial)
+                values = curve(config, best, loss)
+                for step, value in enumerate(values):
+                    trial.report(value, step)
+                    spent += 1
+                    if trial.should_prune():
+                        study.tell(trial, state=TrialState.PRUNED)
+                        break
+                else:
+                    study.tell(trial, value)
+                    scores.append(curve(config, best)[-1])
+            found.append(max(scores))  # of trials that were trained to the end
+            plain = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+            trials = [suggest(plain.ask()) for _ in range(budget // EPOCHS)]
+            random.append(max(curve(config, best)[-1] for config in trials))
+    assert np.mean(found) > np.mean(random)
+    assert min(found) > 0.9 * (1 - 0.5 * np.exp(-3)) - 0.02
+
+
+# Single trials
+
+
+def test_enqueued_parameters_are_respected_and_not_suggested_to_others():
+    sampler = new_sampler(candidates=0)
+    best = suggest(new_study(sampler).ask())
+    study = new_study(sampler)
+    study.enqueue_trial(best)
+    study.enqueue_trial({"rate": 0.0123, "depth": 5})
+    enqueued = study.get_trials(states=(TrialState.WAITING,))
+    assert len(enqueued) == 2
+    # One that is not taken from the queue, while the queue holds the best.
+    elsewhere = study._storage.create_new_trial(study._study_id)
+    assert suggest(optuna.Trial(study, elsewhere)) != best
+    assert suggest(study.ask()) == best
+
+
+def test_the_rest_of_a_partly_enqueued_trial_is_suggested_for_it():
+    study = new_study(new_sampler())
+    study.enqueue_trial({"optimizer": "sgd", "depth": 9})
+    trial = study.ask()
+    config = suggest(trial)
+    assert (config["optimizer"], config["depth"]) == ("sgd", 9)
+    assert trial.relative_params == config
+    assert abs(np.log10(config["rate"]) / 4 + 1 - 0.54) < 0.15
+
+
+def test_a_diverged_trial_is_pruned_and_not_tried_again():
+    study = new_study(new_sampler(candidates=0, resume=True))
+    trial = study.ask()
+    config = suggest(trial)
+    assert not trial.should_prune()  # nothing reported
+    trial.report(float("nan"), 0)
+    assert trial.should_prune()
+    study.tell(trial, state=TrialState.PRUNED)
+    assert suggest(study.ask()) != config
+
+
+def test_a_failed_trial_is_not_tried_again():
+    study = new_study(new_sampler(candidates=0))
+    trial = study.ask()
+    config = suggest(trial)
+    study.tell(trial, state=TrialState.FAIL)
+    assert suggest(study.ask()) != config
+
+
+def test_steps_that_the_sources_do_not_have_change_nothing():
+    worst = past_configs()[int(np.argmin(sources().scores[:, :, -1].sum(0)))]
+    study = new_study(new_sampler(first_step=1))
+    study.enqueue_trial(worst)
+    trial = study.ask()
+    suggest(trial)
+    trial.report(0.01, 0)  # before the first
+    assert not trial.should_prune()
+    trial.report(0.01, 1)
+    assert trial.should_prune()
+    for step in (EPOCHS, EPOCHS + 1):  # the last, and after it
+        trial.report(0.01, step)
+        assert not trial.should_prune()
+
+
+def test_every_configuration_tried_leaves_random_ones_with_a_warning():
+    study = new_study(new_sampler(candidates=0))
+    for config in past_configs():
+        add(study, config, curve(config, NEW))
+    with pytest.warns(UserWarning, match="no configuration is left for trial 20"):
+        suggest(study.ask())
+
+
+def test_conditional_spaces_and_parameters_that_the_sources_do_not_have():
+    curves = small_curves()
+    sampler = AMTSampler(curves, steps=10)
+    study = new_study(sampler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for i in range(6):
+            if i == 0:
+                study.enqueue_trial({"optimizer": "sgd"})
+            trial = study.ask()
+            optimizer = trial.suggest_categorical("optimizer", ["adam", "sgd"])
+            trial.suggest_float("rate", 1e-4, 1.0, log=True)
+            trial.suggest_int("depth", 1, 9)
+            trial.suggest_float("extra", 0, 1)
+            if optimizer == "sgd":
+                trial.suggest_float("momentum", 0.0, 0.99)
+            assert ("momentum" in trial.relative_params) == (optimizer == "sgd")
+            trial.report(0.5, 0)
+            trial.should_prune()
+            study.tell(trial, 0.5)
+    state = sampler._state(study, study.trials[-1])
+    assert len(state.observed) == 6  # all are placed
+
+
+def test_another_range_needs_the_space_of_the_study():
+    narrow = {**SPACE, "rate": FloatDistribution(0.3, 1.0, log=True)}
+    study = new_study(new_sampler())
+    with pytest.warns(UserWarning, match=r"'rate' of trial 0 is sampled at random: .*the space of"):
+        study.ask(narrow)
+    space = space_of_distributions(narrow)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for _ in range(3):
+            assert new_study(new_sampler(space=space)).ask(narrow).params["rate"] >= 0.3
+    with pytest.raises(ValueError, match="search space has rate, the sources depth, dropout"):
+        new_sampler(space=space_of_distributions({"rate": RATE}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"direction": "minimize"}, "is to minimize, but the metric of the sources is maximised"),
+        ({"study_name": "a"}, "study 'a' is one of its own sources"),
+        ({"direction": None, "directions": ["maximize"] * 2}, "multi-objective"),
+    ],
+)
+def test_a_study_that_cannot_be_tuned_is_refused(options, message):
+    study = new_study(new_sampler(), **options)
+    with pytest.raises(ValueError, match=message):
+        suggest(study.ask())
+
+
+def test_float32():
+    sampler = AMTSampler(sources(), dtype="float32", **FIT)
+    study = new_study(sampler)
+    run(study, NEW, 6)
+    assert sampler._grid.scores.dtype == jnp.float32
+    assert max(max(t.intermediate_values.values()) for t in study.trials) > 0.7
+
+
+# Workers
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_two_workers_share_a_study_and_a_killed_one_loses_nothing(kind, tmp_path):
+    def address(name):
+        return f"sqlite:///{tmp_path}/{name}.db" if kind == "sqlite" else f"{tmp_path}/{name}.log"
+
+    past, new = address("past"), address("new")
+    record_past(open_storage(past))
+    optuna.create_study(study_name="new", storage=open_storage(new), direction="maximize")
+    command = [sys.executable, "-m", "tests.integrations.optuna_worker", past, new, "new"]
+    root = Path(__file__).parents[2]
+    workers = [
+        subprocess.Popen([*command, *last], cwd=root, stderr=subprocess.PIPE, text=True)
+        for last in (["6"], ["6", "3"])  # the second kills itself in its third trial
+    ]
+    errors = [worker.communicate(timeout=120)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, -9], errors
+
+    sampler = new_sampler()
+    study = optuna.load_study(
+        study_name="new", storage=open_storage(new), sampler=sampler, pruner=AMTPruner(sampler)
+    )
+    trials = study.trials
+    assert [t.number for t in trials] == list(range(9))
+    (lost,) = [t for t in trials if t.state == TrialState.RUNNING]
+    assert lost.intermediate_values == {0: accuracy(lost.params, 1, NEW)}
+    for t in trials:
+        values = [accuracy(t.params, step + 1, NEW) for step in range(len(t.intermediate_values))]
+        assert list(t.intermediate_values.values()) == values
+        assert t.state != TrialState.COMPLETE or len(values) == EPOCHS
+    # What the lost trial reported counts, and its configuration is not suggested again. Told to
+    # have failed (Optuna's heartbeat does so), it is no longer pending.
+    count = sum(len(t.intermediate_values) for t in trials)
+    state = sampler._state(study, trials[0])
+    assert len(state.observed) == count
+    assert len(state.pending) == 1
+    study.tell(lost.number, state=TrialState.FAIL)
+    run(study, NEW, 6)
+    assert not sampler._state(study, study.trials[0]).pending
+    assert all(t.params != lost.params for t in study.trials[9:])
+    assert all(t.state.is_finished() for t in study.trials)
+    assert study.best_value > 0.9 * (1 - 0.5 * np.exp(-3)) - 0.03
