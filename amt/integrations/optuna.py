@@ -114,7 +114,8 @@ def sources_from_studies(
     intermediate values count, each as the configuration of those parameters that every such trial
     of every study has; parameters that only some have (conditional ones) are left out. Ranges and
     choices are the union over the studies. Trials of equal parameters are averaged. Values that
-    are not finite count as missing. `outcome` of the result says how scores were made of values
+    are not finite count as missing, and so do steps that only other trials have: `AMTSampler`
+    refuses such sources. `outcome` of the result says how scores were made of values
     (`amt.outcome`).
 
     Args:
@@ -124,9 +125,8 @@ def sources_from_studies(
 
     Raises:
         ValueError: no study has intermediate values, or a named one has none or several
-            objectives; studies differ in direction or in a parameter's kind; a step is before the
-            first; or a configuration lacks a step in a study, while other configurations or
-            studies have it. The message names study, trial and step.
+            objectives; studies differ in direction or in a parameter's kind; or a step is before
+            the first. The message names study, trial and step.
         KeyError: there is no such study.
     """
     there = optuna.get_all_study_names(storage)
@@ -262,6 +262,10 @@ class AMTSampler(BaseSampler):
     take the best configurations in the order of their trial numbers. Parameters that the sources do
     not have are sampled at random, and do not enter the model.
 
+    Each suggestion, and each decision of the pruner, conditions the model on all n values reported
+    in the study, at a cost of O(n^3). Equal values of one configuration and step count once: a
+    retried trial can inherit those of the failed one.
+
     Args:
         sources: past tasks, such as `sources_from_studies` or a database of `amt.databases`.
         seed: of the fit and of what is random; the same in all workers of a study.
@@ -277,7 +281,8 @@ class AMTSampler(BaseSampler):
         options: of `amt.fit_sources`.
 
     Raises:
-        ValueError: the sources are incomplete, or `space` has other hyperparameters.
+        ValueError: the sources are incomplete (the message names study, configuration and epoch),
+            or `space` has other hyperparameters.
     """
 
     def __init__(
@@ -295,6 +300,14 @@ class AMTSampler(BaseSampler):
         kernels: Mapping[str, str] | None = None,
         **options: Any,
     ):
+        missing = np.argwhere(np.isnan(sources.scores))
+        if len(missing):
+            task, config, epoch = missing[0]
+            raise ValueError(
+                f"configurations off the grid need complete source curves, but {len(missing)} "
+                f"scores are missing; the first is of study {sources.tasks[task]!r}, configuration "
+                f"{config} {dict(sources.configs[config])}, epoch {sources.epochs[epoch]}"
+            )
         self._space = deepcopy(sources.space if space is None else space)
         self._distributions = distributions_of_space(self._space)
         wanted = set(distributions_of_space(sources.space))
@@ -451,6 +464,7 @@ class AMTSampler(BaseSampler):
             following = self._last(each) + 1
             if running and following < len(self._steps):
                 pending.append((at, following))
+        observed = list(dict.fromkeys(observed))
         return _State(configs, position, trials, observed, pending, unplaced)
 
     def _remaining(self, trials: Sequence[FrozenTrial]) -> slice:

@@ -283,6 +283,17 @@ def test_studies_that_do_not_go_together_are_named(storage):
         sources_from_studies(storage, ["x", "other"])
 
 
+def test_incomplete_sources_are_refused_by_name(storage):
+    for name in ("x", "y"):
+        study = study_in(storage, name)
+        add(study, ONE, [0.1, 0.2])
+        add(study, OTHER, [0.1, 0.2][: 1 if name == "y" else 2], state=TrialState.PRUNED)
+    curves = sources_from_studies(storage)
+    assert np.isnan(curves.scores).sum() == 1
+    with pytest.raises(ValueError, match=r"study 'y', configuration 1 \{.*sgd.*\}, epoch 2"):
+        AMTSampler(curves)
+
+
 # The decision rule
 
 
@@ -455,6 +466,18 @@ def test_a_diverged_trial_is_pruned_and_not_tried_again():
     assert suggest(study.ask()) != config
 
 
+def test_values_that_a_retried_trial_inherits_count_once():
+    sampler = new_sampler(candidates=0)
+    study = new_study(sampler)
+    add(study, ONE, [0.1, 0.2], state=TrialState.FAIL)
+    retry = optuna.storages.RetryFailedTrialCallback(inherit_intermediate_values=True)
+    retry(study, study.trials[0])
+    trial = study.ask()
+    assert suggest(trial) == ONE
+    assert trial._get_latest_trial().intermediate_values == {0: 0.1, 1: 0.2}
+    assert sampler._state(study, study.trials[1]).observed == [(0, 0, 0.1), (0, 1, 0.2)]
+
+
 def test_a_failed_trial_is_not_tried_again():
     study = new_study(new_sampler(candidates=0))
     trial = study.ask()
@@ -539,7 +562,8 @@ def test_a_study_that_cannot_be_tuned_is_refused(options, message):
 
 
 def test_float32():
-    sampler = AMTSampler(sources(), dtype="float32", **FIT)
+    single = jax.tree.map(lambda a: a.astype("float32"), fitted().model)
+    sampler = AMTSampler(sources(), fit=fitted()._replace(model=single), dtype="float32")
     study = new_study(sampler)
     run(study, NEW, 6)
     assert sampler._grid.scores.dtype == jnp.float32
