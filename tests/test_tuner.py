@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ConfigSpace import ConfigurationSpace, Constant, Float, Integer
 from numpy.testing import assert_allclose, assert_array_equal
 
 import amt
@@ -69,6 +70,8 @@ def compiled(source, target, acquisition=upper_confidence_bound, budget=BUDGET):
 
 
 def new_tuner(name="at2", **options):
+    """By default one that keeps to the grid."""
+    options = {"continuous": False} | options
     return Tuner(curves()[0], jax.random.key(0), fit=fitted(name)[0], **options)
 
 
@@ -87,8 +90,10 @@ def test_tuner_and_simulation_do_the_same(name, acquisition):
     tuner = new_tuner(name, acquisition=acquisition)
     queries = []
     for _ in range(BUDGET):
-        config, epoch = tuner.ask()
+        config, chosen, epoch, reached = tuner.ask()
+        assert chosen == tuner.configs[config]
         position = EPOCH.index(epoch)
+        assert reached == ([0, *EPOCH])[position]
         score = float(target[config, position])
         tuner.tell(config, epoch, score)
         queries.append((config, position, score, tuner.recommend()))
@@ -118,19 +123,6 @@ def test_a_tuner_fits_the_sources_itself():
     assert isinstance(tuner.fit.model.task, amt.KERNELS["task"]["icm"])
 
 
-def test_asking_changes_nothing():
-    tuner, other = new_tuner(), new_tuner()
-    for config, epoch in ((3, 2), (3, 4), (0, 2)):
-        first = tuner.ask(), tuner.recommend(), tuner.posterior()
-        again = tuner.ask(), tuner.recommend(), tuner.posterior()
-        assert first[:2] == again[:2]
-        assert_array_equal(first[2].mean, again[2].mean)
-        tuner.tell(config, epoch, 0.5)
-        other.tell(config, epoch, 0.5)
-    assert tuner.ask() == other.ask()
-    assert_array_equal(tuner.posterior().mean, other.posterior().mean)
-
-
 def test_the_order_of_telling_does_not_matter():
     _, target = source_and_target("at2")
     cells = [CELLS[i] for i in np.random.default_rng(0).permutation(len(CELLS))[:30]]
@@ -142,11 +134,12 @@ def test_the_order_of_telling_does_not_matter():
     for a, b in zip(one.posterior(), other.posterior(), strict=True):
         assert_allclose(a, b, atol=1e-9)
     assert one.recommend() == other.recommend()
-    config, epoch = one.ask()
-    assert (config, epoch) == other.ask()
-    position = EPOCH.index(epoch)
-    assert (config, position) not in cells
-    assert all((config, e) in cells for e in range(position))  # its first one not told
+    trial = one.ask()
+    assert trial == other.ask()
+    position = EPOCH.index(trial.epoch)
+    told = [e for config, e in cells if config == trial.number]
+    assert position == max(told, default=-1) + 1  # training goes on behind the last one told
+    assert trial.reached == ([0, *EPOCH])[position]
 
 
 def test_what_is_told_shows_in_the_posterior():
@@ -164,10 +157,12 @@ def test_the_only_epochs_left_are_asked_for_and_then_it_stops():
     _, target = source_and_target("at2")
     tuner = new_tuner()
     for config, epoch in CELLS:
-        if (config, epoch) not in ((5, 1), (5, 3)):
+        if (config, epoch) not in ((5, 4), (5, 5), (7, 2)):
             tuner.tell(config, EPOCH[epoch], float(target[config, epoch]))
-    for epoch in (4, 8):
-        assert tuner.ask() == (5, epoch)
+    for epoch in (10, 12):
+        assert tuner.ask() == (5, tuner.configs[5], epoch, epoch - 2)
+        with pytest.raises(RuntimeError, match="is under way"):
+            tuner.ask()
         tuner.tell(5, epoch, 0.5)
     with pytest.raises(StopIteration, match="every configuration has been trained"):
         tuner.ask()
@@ -190,10 +185,10 @@ def test_the_only_epochs_left_are_asked_for_and_then_it_stops():
 def test_telling_nonsense_is_refused_and_changes_nothing(config, epoch, score, message):
     tuner = new_tuner()
     tuner.tell(2, 6, 0.6)
-    before = tuner.ask(), tuner.posterior()
+    before = tuner.pending, tuner.posterior()
     with pytest.raises(ValueError, match=message):
         tuner.tell(config, epoch, score)
-    assert tuner.ask() == before[0]
+    assert tuner.pending == before[0]
     assert_array_equal(tuner.posterior().mean, before[1].mean)
 
 
@@ -217,7 +212,7 @@ def indefinite_tuner(psd):
     )
     nothing = jnp.zeros((1, 1))
     fit = Fit(model, nothing, nothing, jnp.ones(1, bool), jnp.zeros((), int))
-    tuner = Tuner(sources, jax.random.key(0), fit=fit)
+    tuner = Tuner(sources, jax.random.key(0), fit=fit, continuous=False)
     for config in range(4):
         tuner.tell(config, 2, float(scores[0, config, 0]))
     return tuner
@@ -233,7 +228,279 @@ def test_an_indefinite_kernel_is_an_error_however_often_one_asks():
 def test_the_projected_kernel_is_fine_there():
     tuner = indefinite_tuner("project")
     assert np.isfinite(tuner.posterior().mean).all()
-    assert tuner.ask()[0] in range(CONFIGS)
+    assert tuner.ask().number in range(CONFIGS)
+
+
+# Several at once
+
+
+def test_trials_under_way_are_not_asked_for_again_and_lower_the_variance():
+    tuner = new_tuner()
+    tuner.tell(3, 2, 0.5)
+    trials = [tuner.ask() for _ in range(CONFIGS)]
+    assert sorted(t.number for t in trials) == list(range(CONFIGS))
+    assert tuner.pending == tuple(trials)
+    with pytest.raises(RuntimeError, match="under way"):
+        tuner.ask()
+    # Asked in turn, each is the best given that those before it are as expected.
+    reference = new_tuner()
+    reference.tell(3, 2, 0.5)
+    source, _ = source_and_target("at2")
+    mean = reference.posterior().mean
+    told = Observations.empty(64, jnp.dtype(jnp.float64)).append(3, 0, 0.5)
+    remaining = np.ones((CONFIGS, EPOCHS), bool)
+    remaining[3, 0] = False
+    for trial in trials[:4]:
+        before = pending(trials[: trials.index(trial)])
+        posterior = eqx.filter_jit(source.condition)(told, pending=before)
+        assert_allclose(posterior.mean, mean, atol=1e-9)
+        query = suggest(posterior, told, jnp.asarray(remaining), upper_confidence_bound)
+        assert (trial.number, EPOCH.index(trial.epoch)) == (query.config, query.epoch)
+        remaining[trial.number] = False
+
+
+def pending(trials):
+    observations = Observations.empty(16, jnp.dtype(jnp.float64))
+    for trial in trials:
+        observations = observations.append(trial.number, EPOCH.index(trial.epoch), 0.0)
+    return observations
+
+
+def test_scores_of_a_trial_under_way_end_it_once_they_reach_the_epoch_asked_for():
+    tuner = new_tuner()
+    tuner.tell(0, 2, 0.5)
+    trial = next(t for t in iter(tuner.ask, None) if t.number == 0)
+    assert trial == (0, tuner.configs[0], 4, 2)
+    others = [t for t in tuner.pending if t.number]
+    tuner.tell(0, 6, 0.6)  # further than asked for
+    assert list(tuner.pending) == others
+    tuner.tell(0, 4, 0.55)  # and what came before, late
+    asked = next(t for t in iter(tuner.ask, None) if t.number == 0)
+    assert asked[2:] == (8, 6)
+
+
+def test_what_failed_is_neither_asked_for_nor_recommended_and_what_is_stopped_only_not_asked_for():
+    tuner = new_tuner("others")
+    for number in range(CONFIGS):
+        for epoch in EPOCH[:3]:
+            tuner.tell(number, epoch, {4: 0.9, 6: 1.0}.get(number, 0.3))
+    best = tuner.ask().number
+    assert tuner.recommend() == best
+    tuner.fail(best)
+    assert not tuner.pending
+    second = tuner.ask().number
+    assert {best, second} == {4, 6}
+    assert tuner.recommend() == second
+    tuner.stop(second)
+    assert not tuner.pending
+    assert tuner.recommend() == second
+    asked = [tuner.ask().number for _ in range(CONFIGS - 2)]
+    assert sorted([*asked, 4, 6]) == list(range(CONFIGS))
+    for give_up in (tuner.fail, tuner.stop):
+        with pytest.raises(ValueError, match="configurations 0 to 11, not 12"):
+            give_up(CONFIGS)
+
+
+# Off the grid
+
+
+def peaked(config):
+    """A score that is largest for SGD at a rate and depth between those of the grid."""
+    rate = np.log10(config["rate"]) / 4 + 1
+    sgd = config["optimizer"] == "sgd"
+    return 0.9 - (rate - 0.55) ** 2 - 0.5 * (config["depth"] / 9 - 0.6) ** 2 + 0.05 * sgd
+
+
+def test_the_search_leaves_the_grid_for_better_configurations():
+    sources, _ = curves()
+    rise = np.linspace(0.5, 1, EPOCHS)
+    scores = np.array([[peaked(c) * rise for c in sources.configs]] * 2)
+    scores += 0.003 * np.random.default_rng(0).normal(size=scores.shape)
+    sources = amt.LearningCurves(
+        configs=sources.configs, space=sources.space, tasks="ab", scores=scores, epochs=EPOCH
+    )
+    tuner = Tuner(sources, jax.random.key(0), kernels={"config": "matern"}, **FIT)
+    for _ in range(40):
+        trial = tuner.ask()
+        assert trial.config == tuner.configs[trial.number]
+        tuner.tell(trial.number, trial.epoch, peaked(trial.config) * rise[trial.epoch // 2 - 1])
+    amt.space.check_configs(sources.space, tuner.configs)
+    assert len(set(map(str, tuner.configs))) == len(tuner.configs) > CONFIGS + 2
+    best = tuner.recommend()
+    assert best >= CONFIGS
+    assert peaked(tuner.configs[best]) > max(map(peaked, sources.configs)) + 0.005
+
+
+def test_a_configuration_of_ones_own():
+    tuner = new_tuner("others")
+    before = tuner.posterior()
+    assert tuner.add(tuner.configs[7]) == 7
+    config = {"rate": 0.01, "depth": 5, "optimizer": "adam"}
+    assert tuner.add(config) == CONFIGS == tuner.add(config)
+    assert tuner.configs[CONFIGS] == config
+    assert_allclose(tuner.posterior().mean[:-1], before.mean, atol=1e-10)
+    for epoch in EPOCH[:3]:
+        tuner.tell(CONFIGS, epoch, 1.0)
+        for number in range(CONFIGS):
+            tuner.tell(number, epoch, 0.3)
+    assert tuner.ask() == (CONFIGS, config, 8, 6)
+    assert tuner.recommend() == CONFIGS
+    with pytest.raises(ValueError, match="is not legal"):
+        tuner.add({**config, "depth": 10})
+
+
+def narrow_space(rate=(1e-3, 0.1), depth=(2, 9)):
+    space = ConfigurationSpace()
+    optimizer = Constant("optimizer", "sgd")
+    rate, momentum = Float("rate", rate, log=True), Float("momentum", (0.5, 0.9))
+    space.add([optimizer, rate, Integer("depth", depth), momentum])
+    return space
+
+
+def test_a_narrower_space():
+    tuner = new_tuner(space=narrow_space(), continuous=True)
+    trials = [tuner.ask() for _ in range(8)]
+    for trial in trials:
+        assert trial.config["optimizer"] == "sgd"
+        assert 1e-3 <= trial.config["rate"] <= 0.1
+        assert 0.5 <= trial.config["momentum"] <= 0.9
+    assert any(trial.number >= CONFIGS for trial in trials)
+    for epoch in EPOCH:
+        tuner.tell(0, epoch, 3.0)  # an adam
+    assert tuner.configs[tuner.recommend()]["optimizer"] == "sgd"
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (narrow_space(rate=(1e-5, 0.1)), "'rate': 1e-05 is not in the sources' space"),
+        (narrow_space(depth=(1, 12)), "'depth': 12 is not in"),
+        (ConfigurationSpace({"rate": (1e-3, 0.1)}), "do not both have depth, momentum, optimizer"),
+    ],
+)
+def test_a_wider_space_is_refused(space, message):
+    with pytest.raises(ValueError, match=message):
+        new_tuner(space=space)
+
+
+# The state file
+
+
+def run(tuner, trials, at_once=3):
+    """Keep some trials under way, tell the oldest one first, and now and then something else."""
+    for index in range(trials):
+        while len(tuner.pending) < at_once:
+            tuner.ask()
+        trial = tuner.pending[0]
+        if index % 7 == 5:
+            tuner.fail(trial.number)
+        else:
+            tuner.tell(trial.number, trial.epoch, peaked(trial.config) + trial.epoch / 50)
+        if index == 4:
+            tuner.add({"rate": 0.02, "depth": 7, "optimizer": "adam"})
+            tuner.stop(1)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_a_tuner_made_anew_after_every_step_does_the_same(tmp_path, continuous):
+    whole = new_tuner(continuous=continuous)
+    run(whole, 14)
+    path = tmp_path / "state.npz"
+    new_tuner(continuous=continuous, state=path)
+    for index in range(14):
+        tuner = Tuner.resume(path, curves()[0], fit=fitted("at2")[0])
+        while len(tuner.pending) < 3:
+            tuner.ask()
+            tuner = Tuner.resume(path, curves()[0], fit=fitted("at2")[0])
+        trial = tuner.pending[0]
+        if index % 7 == 5:
+            tuner.fail(trial.number)
+        else:
+            tuner.tell(trial.number, trial.epoch, peaked(trial.config) + trial.epoch / 50)
+        if index == 4:
+            tuner.add({"rate": 0.02, "depth": 7, "optimizer": "adam"})
+            tuner.stop(1)
+    assert tuner.configs == whole.configs
+    assert tuner.pending == whole.pending
+    assert_array_equal(tuner.posterior().mean, whole.posterior().mean)
+    assert tuner.recommend() == whole.recommend()
+    assert [file.name for file in tmp_path.iterdir()] == ["state.npz"]
+
+
+def test_a_fitted_model_is_read_from_the_file(tmp_path, monkeypatch):
+    sources, _ = curves()
+    path = tmp_path / "state.npz"
+    acquisition = partial(upper_confidence_bound, beta=0.5)
+    options = {"kernels": KERNELS["others"], "acquisition": acquisition, "state": path, **FIT}
+    first = Tuner(sources, jax.random.key(3), **options)
+    trial = first.ask()
+    first.tell(trial.number, trial.epoch, 0.7)
+    monkeypatch.setattr("amt.tuner.fit_sources", None)
+    for again in (
+        Tuner(sources, jax.random.key(3), **options),
+        Tuner.resume(path, sources),
+    ):
+        for ours, theirs in zip(
+            jax.tree.leaves(again.fit), jax.tree.leaves(first.fit), strict=True
+        ):
+            assert_array_equal(ours, theirs)
+        assert_array_equal(again.posterior().mean, first.posterior().mean)
+    assert again.ask() == first.ask()
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "state.npz"
+    tuner = new_tuner(state=path)
+    tuner.tell(0, 2, 0.5)
+    content = path.read_bytes()
+    sources, _ = curves()
+    fit = fitted("at2")[0]
+    with pytest.raises(ValueError, match="other sources"):
+        Tuner.resume(path, sources.select(tasks=sources.tasks[:3]), fit=fit)
+    with pytest.raises(ValueError, match="other key, acquisition, continuous"):
+        Tuner(
+            sources,
+            jax.random.key(1),
+            fit=fit,
+            state=path,
+            acquisition=partial(upper_confidence_bound, beta=1),
+        )
+    with pytest.raises(ValueError, match="other fit"):
+        Tuner.resume(path, sources)
+    unknown = tmp_path / "unknown.npz"
+    new_tuner(state=unknown, acquisition=mean_only).tell(0, 2, 0.5)
+    with pytest.raises(ValueError, match=r"acquisition function .*mean_only: give it"):
+        Tuner.resume(unknown, sources, fit=fit)
+    assert Tuner.resume(unknown, sources, fit=fit, acquisition=mean_only).posterior()
+    assert path.read_bytes() == content
+    for broken in (b"", content[:-100], b"not a zip file"):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="is not the state of a tuner"):
+            Tuner.resume(path, sources)
+    np.savez(path, other=np.zeros(2))
+    with pytest.raises(ValueError, match="is not the state of a tuner"):
+        new_tuner(state=path)
+    with pytest.raises(FileNotFoundError):
+        Tuner.resume(tmp_path / "nothing.npz", sources)
+
+
+def mean_only(posterior, remaining, best):
+    return jnp.where(remaining, posterior.mean, -jnp.inf).max(1)
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "state.npz"
+    tuner = new_tuner(state=path)
+    tuner.tell(0, 2, 0.5)
+    content = path.read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        tuner.tell(1, 2, 0.5)
+    assert path.read_bytes() == content
 
 
 # Simulations

@@ -1,0 +1,207 @@
+# ruff: noqa: E402
+"""Tunes networks that are trained while it runs, and goes on after a kill at any moment.
+
+```sh
+python experiments/live.py                                     # 60 epochs on digits
+python experiments/live.py --target breast_cancer --budget 200 --at-once 4
+```
+
+The target is a data set of the bundled database, the sources are other tasks of it. What trains a
+network is what made the database (`scripts/build_bundled.py`), one epoch at a time. Everything is
+in one folder:
+
+    tuner.npz           the tuner's state: `amt.Tuner`
+    networks/12.npz     network 12 (weights, moments), and its counts after each epoch so far
+
+Both are written atomically, a network before its score is told. Killed, by `kill -9` too, and
+started again with the same arguments, it trains what was under way from the last epoch stored,
+and ends as if nothing had happened, but for the time.
+
+Several networks are trained at once (`--at-once`), in threads. The scores are told in the order
+in which they were asked for, so that a run does not depend on which network is faster.
+"""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in at2.py
+
+import argparse
+import sys
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray
+from rich.console import Console
+
+import amt
+from amt.atomic import atomic_write
+from amt.databases.bundled import bundled
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "scripts"))
+
+import build_bundled as build  # pyright: ignore[reportMissingImports]
+
+SOURCES = ("mnist", "penbased", "satimage", "segment")
+
+
+start = jax.jit(jax.vmap(build.init, (0, None, None, None)), static_argnums=3)
+
+
+@partial(jax.jit, static_argnames=("batch", "width"))
+def train_epoch(
+    state: build.State,
+    task: build.Task,
+    hyper: build.Hyper,
+    key: PRNGKeyArray,
+    number: Int[Array, ""],
+    *,
+    batch: int,
+    width: int,
+) -> tuple[build.State, Int[Array, "network split"]]:
+    """Epoch `number` (from 0) of `build_bundled.train`, and the correct predictions after it."""
+    key = jax.random.fold_in(key, number)
+    shuffled = jax.random.uniform(key, (build.ROWS,), jnp.float32)
+    order = jnp.argsort(jnp.where(jnp.arange(build.ROWS) < task.train, shuffled, 2))
+    x, y = task.x[order], task.y[order]
+    steps = -(-task.train // batch)
+
+    def minibatch(step, state):
+        start = step * batch
+        shape = build.DEPTH, batch, width
+        noise = jax.random.uniform(jax.random.fold_in(key, step), shape, jnp.float32)
+        gradient = jax.vmap(jax.grad(build.loss), (0, 0, None, None, None, None, None))(
+            state.weights,
+            hyper,
+            jax.lax.dynamic_slice_in_dim(x, start, batch),
+            jax.lax.dynamic_slice_in_dim(y, start, batch),
+            start + jnp.arange(batch) < task.train,
+            task.classes,
+            noise,
+        )
+        rates = hyper.learning_rate[:, number]
+        return jax.vmap(build.update, (0, 0, 0, 0, None))(
+            state, hyper, gradient, rates, number * steps + step
+        )
+
+    state = jax.lax.fori_loop(0, steps, minibatch, state)
+    return state, build.correct(state.weights, hyper, task)
+
+
+class Trainer:
+    """Trains networks on a data set, each from where its file in `folder` has it."""
+
+    def __init__(self, name: str, key: int, folder: Path):
+        self._task = build.make_task(name, key)
+        self._folder, self._key = folder, key
+        self._name = zlib.crc32(name.encode())
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, number: int, config: build.Config, epoch: int) -> tuple[float, float]:
+        """Accuracy on the validation and the test rows after `epoch` epochs."""
+        path = self._folder / f"{number}.npz"
+        width = next(w for w in build.WIDTHS if w >= config["width"])
+        with jax.enable_x64(False):
+            key = jax.random.fold_in(jax.random.key(self._key), self._name)
+            init_key, epoch_key = jax.random.split(jax.random.fold_in(key, 0))
+            one = jax.tree.map(lambda leaf: leaf[None], build.make_hyper(config, number))
+            state = start(one, self._task, init_key, width)
+            counts = np.zeros((0, 2), np.int64)
+            leaves, structure = jax.tree.flatten(state)
+            if path.exists():
+                with np.load(path, allow_pickle=False) as file:
+                    counts = file["counts"]
+                    leaves = [file[f"state{index}"] for index in range(len(leaves))]
+            state = jax.tree.unflatten(structure, leaves)
+            for index in range(len(counts), epoch):
+                state, correct = train_epoch(
+                    state,
+                    self._task,
+                    one,
+                    epoch_key,
+                    np.int32(index),
+                    batch=config["batch_size"],
+                    width=width,
+                )
+                counts = np.concatenate([counts, np.asarray(correct)])
+                leaves = {f"state{i}": np.asarray(a) for i, a in enumerate(jax.tree.leaves(state))}
+                atomic_write(path, lambda file: np.savez(file, counts=counts, **leaves))  # noqa: B023
+        validation, test = counts[epoch - 1] / [self._task.validation, self._task.test]
+        return float(validation), float(test)
+
+
+def tune(tuner: amt.Tuner, train: Trainer, budget: int, at_once: int, console: Console) -> None:
+    """Train for `budget` epochs in all, those of earlier runs of this script included."""
+    told = len(tuner.told)
+    with ThreadPoolExecutor(at_once) as pool:
+        running: dict[int, Future] = {}
+        while told < budget:
+            while len(tuner.pending) < min(at_once, budget - told):
+                tuner.ask()
+            for trial in tuner.pending:
+                if trial.number not in running:
+                    running[trial.number] = pool.submit(
+                        train, trial.number, trial.config, trial.epoch
+                    )
+            trial = tuner.pending[0]
+            score, _ = running.pop(trial.number).result()
+            tuner.tell(trial.number, trial.epoch, score)
+            told += 1
+            console.print(
+                f"{told:4}  network {trial.number:4}  epoch {trial.epoch:3}  accuracy {score:.3f}",
+                highlight=False,
+            )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Tunes networks that are trained meanwhile.")
+    parser.add_argument("--target", default="digits", choices=list(build.DATASETS))
+    parser.add_argument("--sources", nargs="+", default=SOURCES, choices=list(build.DATASETS))
+    parser.add_argument("--budget", type=int, default=60, help="epochs to train in all")
+    parser.add_argument("--at-once", type=int, default=2, help="networks to train side by side")
+    parser.add_argument("--kernel", default="matern", choices=list(amt.KERNELS["config"]))
+    parser.add_argument("--steps", type=int, default=300, help="of the fit to the sources")
+    parser.add_argument("--grid", action="store_true", help="keep to the sources' configurations")
+    parser.add_argument("--key", type=int, default=0, help="everything random follows from it")
+    parser.add_argument("--folder", type=Path, help="of the run; by default results/live/TARGET")
+    chosen = parser.parse_args(arguments)
+    folder = chosen.folder or ROOT / "results" / "live" / chosen.target
+    jax.config.update("jax_enable_x64", True)
+    console = Console()
+
+    curves = bundled().repeat(0)
+    sources, target = curves.split(list(chosen.sources), chosen.target)
+    train = Trainer(chosen.target, chosen.key, folder / "networks")
+    try:
+        tuner = amt.Tuner(
+            sources,
+            jax.random.key(chosen.key),
+            kernels={"config": chosen.kernel},
+            steps=chosen.steps,
+            continuous=not chosen.grid,
+            state=folder / "tuner.npz",
+        )
+    except ValueError as error:
+        sys.exit(f"live.py: {error}; give another --folder")
+    tune(tuner, train, chosen.budget, chosen.at_once, console)
+
+    best = tuner.recommend()
+    last = int(curves.epochs[-1])
+    validation, test = train(best, tuner.configs[best], last)
+    console.print(
+        f"recommended: network {best}, after {last} epochs validation accuracy {validation:.3f}, "
+        f"test {test:.3f}; of the database's 100, {(target.scores[0, :, -1] > validation).sum()} "
+        f"have a better validation accuracy than that, the best {target.scores.max():.3f}",
+        highlight=False,
+    )
+    console.print(tuner.configs[best])
+
+
+if __name__ == "__main__":
+    main()

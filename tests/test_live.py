@@ -1,0 +1,116 @@
+"""Tuning networks that are trained meanwhile, killed again and again."""
+
+import importlib.util
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from amt.databases.bundled import bundled
+
+ROOT = Path(__file__).parents[1]
+pytest.importorskip(
+    "sklearn", reason="the data sets are scikit-learn's: pip install 'amt[bundled]'"
+)
+BUDGET = 14
+ARGUMENTS = [
+    "--target=breast_cancer",
+    "--sources",
+    "wisconsin",
+    "pima",
+    f"--budget={BUDGET}",
+    "--at-once=2",
+    "--steps=20",
+]
+
+
+@pytest.fixture(scope="module")
+def script():
+    """`experiments/live.py` as a module."""
+    spec = importlib.util.spec_from_file_location("live", ROOT / "experiments/live.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_networks_are_those_of_the_database_however_often_training_stops(script, tmp_path):
+    curves = bundled().repeat(0).select(tasks=["breast_cancer"])
+    rows = 142
+    number = 8
+    stored = curves.scores[0, number, :4]
+    train = script.Trainer("breast_cancer", 0, tmp_path / "once")
+    accuracy = [train(number, curves.configs[number], epoch)[0] for epoch in (4, 2, 3, 1)]
+    # Of another kind of processor than the database's, a few rows come out otherwise.
+    np.testing.assert_allclose(accuracy, stored[[3, 1, 2, 0]], atol=2.5 / rows)
+    for epoch in (1, 2, 4):
+        again = script.Trainer("breast_cancer", 0, tmp_path / "again")
+        assert again(number, curves.configs[number], epoch) == train(
+            number, curves.configs[number], epoch
+        )
+    with (
+        np.load(tmp_path / "once" / f"{number}.npz") as once,
+        np.load(tmp_path / "again" / f"{number}.npz") as again,
+    ):
+        for name in once.files:
+            np.testing.assert_array_equal(once[name], again[name])
+
+
+def start(folder: Path, cache: Path) -> subprocess.Popen:
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return subprocess.Popen(
+        [sys.executable, ROOT / "experiments/live.py", *ARGUMENTS, f"--folder={folder}"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def told(folder: Path) -> list:
+    if not (folder / "tuner.npz").exists():
+        return []
+    with np.load(folder / "tuner.npz", allow_pickle=False) as file:
+        return json.loads(str(file["state"]))["told"]
+
+
+def test_killed_at_random_moments_it_loses_nothing_told_and_ends_the_same(tmp_path):
+    assert jax.default_backend() == "cpu"
+    whole = start(tmp_path / "whole", tmp_path / "cache")
+    output = whole.communicate(timeout=200)[0]
+    assert whole.returncode == 0
+    expected = told(tmp_path / "whole")
+    assert len(expected) == BUDGET
+
+    rng, killed, before = random.Random(0), tmp_path / "killed", []
+    kills = 0
+    while len(before) < BUDGET - 1 and kills < 6:
+        process = start(killed, tmp_path / "cache")
+        assert process.stdout is not None
+        printed = [process.stdout.readline() for _ in range(rng.randrange(4))]
+        time.sleep(rng.random() * (0.3 if printed else 5))
+        process.kill()
+        printed += process.stdout.readlines()
+        process.wait()
+        kills += 1
+        after = told(killed)
+        assert after[: len(before)] == before
+        assert len(after) >= len(before) + len([line for line in printed if "epoch" in line])
+        assert after == expected[: len(after)]
+        before = after
+    assert kills >= 3
+    last = start(killed, tmp_path / "cache")
+    assert last.communicate(timeout=200)[0].splitlines()[-5:] == output.splitlines()[-5:]
+    assert last.returncode == 0
+    assert told(killed) == expected
