@@ -17,8 +17,10 @@ from numpyro.distributions import constraints
 from tinygp.kernels import Kernel
 
 from amt.curves import LearningCurves
+from amt.gp import latent_kronecker
 from amt.gp.conditional import SourcePosterior
 from amt.gp.kronecker import profile_log_likelihood, whiten
+from amt.gp.latent_kronecker import LatentSourcePosterior, Solver
 from amt.kernels import TaskKernel, make_kernel
 from amt.parameters import parameter
 from amt.precision import require_dtype
@@ -27,39 +29,38 @@ NoiseKind = Literal["homoscedastic", "task", "epoch", "task_epoch"]
 
 
 class CurveGrid(eqx.Module):
-    """Complete learning curves as JAX arrays.
+    """Learning curves as JAX arrays.
 
     Attributes:
-        scores: score of each task and configuration after each epoch.
+        scores: score of each task and configuration after each epoch, NaN where missing.
         features: encoded configurations (`amt.space.Encoder`).
         epochs: epochs as a share of the last, in (0, 1].
+        complete: whether no score is missing, which inference on the grid is faster and exact for.
     """
 
     scores: Float[Array, "task config epoch"]
     features: Float[Array, "config feature"]
     epochs: Float[Array, "epoch"]
+    complete: bool = eqx.field(static=True, default=True)
 
     @classmethod
     def of(cls, curves: LearningCurves, dtype: DTypeLike = jnp.float64) -> "CurveGrid":
-        """The grid of complete learning curves.
+        """The grid of learning curves, complete or not.
 
         Raises:
-            ValueError: a score is missing; the message names the first one.
+            ValueError: a task has no score at all; the message names the first one.
             RuntimeError: float64 while JAX's x64 mode is off.
         """
         dtype = require_dtype(dtype)
-        missing = np.argwhere(np.isnan(curves.scores))
-        if len(missing):
-            task, config, epoch = missing[0]
-            raise ValueError(
-                f"exact inference on a grid needs complete source curves, but {len(missing)} "
-                f"scores are missing; the first is of task {curves.tasks[task]!r}, configuration "
-                f"{config}, epoch {curves.epochs[epoch]}"
-            )
+        missing = np.isnan(curves.scores)
+        empty = np.flatnonzero(missing.all((1, 2)))
+        if len(empty):
+            raise ValueError(f"task {curves.tasks[empty[0]]!r} has no score at all")
         return cls(
             scores=jnp.asarray(curves.scores, dtype),
             features=jnp.asarray(curves.features, dtype),
             epochs=jnp.asarray(curves.epochs / curves.epochs[-1], dtype),
+            complete=not missing.any(),
         )
 
 
@@ -132,11 +133,16 @@ class MultiTaskGP(eqx.Module):
         return self.task.gram(), config, self.fidelity(grid.epochs, grid.epochs), noise
 
     def log_likelihood(self, grid: CurveGrid) -> tuple[Float[Array, ""], Float[Array, "task"]]:
-        """Log marginal likelihood of complete source curves, and the task means at its maximum.
+        """Log marginal likelihood of source curves, and the task means at its maximum.
 
-        See `amt.gp.kronecker` for the mathematics; differentiable once, in reverse mode.
+        See `amt.gp.kronecker` for the mathematics, and `amt.gp.latent_kronecker` where scores are
+        missing; differentiable once, in reverse mode.
         """
         task, config, fidelity, (task_noise, epoch_noise) = self._terms(grid)
+        if not grid.complete:
+            return latent_kronecker.log_likelihood(
+                task, config, fidelity, grid.scores, task_noise, epoch_noise, Solver()
+            )
         scores, task, fidelity, half_log_det = whiten(
             grid.scores, task, fidelity, task_noise, epoch_noise
         )
@@ -145,9 +151,15 @@ class MultiTaskGP(eqx.Module):
         )
         return log_likelihood - half_log_det, means * jnp.sqrt(task_noise)
 
-    def source_posterior(self, grid: CurveGrid, *, rank: int | None = None) -> SourcePosterior:
+    def source_posterior(
+        self, grid: CurveGrid, *, rank: int | None = None
+    ) -> SourcePosterior | LatentSourcePosterior:
         """What the sources say of any target; `rank` as in `amt.gp.conditional`."""
         _, config, fidelity, (task_noise, epoch_noise) = self._terms(grid)
+        if not grid.complete:
+            return LatentSourcePosterior.of(
+                self.task, config, fidelity, grid.scores, task_noise, epoch_noise, rank
+            )
         _, means = self.log_likelihood(grid)
         return SourcePosterior.of(
             self.task, config, fidelity, grid.scores, means, task_noise, epoch_noise, rank
