@@ -263,6 +263,11 @@ class SourcePosterior(eqx.Module):
             epoch_scale=epoch_scale,
         )
 
+    @property
+    def noise(self) -> Float[Array, "epoch"]:
+        """The target's noise variance at each epoch."""
+        return target_noise(self.task_noise) * jnp.square(self.epoch_scale)
+
     def condition(
         self,
         observations: Observations,
@@ -295,7 +300,7 @@ class SourcePosterior(eqx.Module):
         config, epoch, told = at.config, at.epoch, slice(len(observations.score))
 
         mean, variance = mean_prior(self.source_mean, self.scores)
-        noise = target_noise(self.task_noise) * jnp.square(self.epoch_scale[epoch])
+        noise = self.noise[epoch]
         fidelity = self.fidelity.vectors * self.epoch_scale[:, None]
         coordinates = extra.cross @ vectors
         rows = jnp.concatenate([vectors * values, coordinates])[config]
@@ -371,6 +376,11 @@ class Ensemble(eqx.Module):
     """Several source posteriors, stacked along a leading axis: one for each draw of a sampler."""
 
     sources: SourcePosterior
+
+    @property
+    def noise(self) -> Float[Array, "draw epoch"]:
+        """The target's noise variance at each epoch, of each draw."""
+        return jax.vmap(lambda source: source.noise)(self.sources)
 
     def condition(
         self,

@@ -290,6 +290,11 @@ class SparsePosterior(eqx.Module):
             epoch_scale=jnp.sqrt(epoch_noise),
         )
 
+    @property
+    def noise(self) -> Float[Array, "epoch"]:
+        """The target's noise variance at each epoch."""
+        return target_noise(self.task_noise) * jnp.square(self.epoch_scale)
+
     def condition(self, observations: Observations) -> TargetPosterior:
         """The target's posterior given q and its observations.
 
@@ -297,7 +302,7 @@ class SparsePosterior(eqx.Module):
         """
         config, epoch = observations.config, observations.epoch
         mean, mean_variance = mean_prior(self.source_mean, self.scores)
-        noise = target_noise(self.task_noise) * jnp.square(self.epoch_scale[epoch])
+        noise = self.noise[epoch]
         basis, values = self.fidelity.vectors, self.fidelity.values
         prior = self.config[config[:, None], config] * ((basis[epoch] * values) @ basis[epoch].T)
         seen = beside_sources(

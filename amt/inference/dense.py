@@ -8,6 +8,8 @@ with. The task means are at their generalized-least-squares value,
 Source: Rasmussen and Williams (2006), algorithm 2.1 and equation 2.41 (for a flat prior).
 """
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -94,6 +96,12 @@ class DensePosterior(eqx.Module):
     source_mean: Float[Array, "task"]
     response: Float[Array, "task config epoch"]
 
+    @property
+    def noise(self) -> Float[Array, "epoch"]:
+        """The target's noise variance at each epoch."""
+        task, epoch = self.model.noise.factors(len(self.grid.scores), self.grid.epochs)
+        return target_noise(task) * epoch
+
     def condition(self, observations: Observations) -> TargetPosterior:
         """The target's posterior given all scores of the sources and its observations.
 
@@ -102,7 +110,7 @@ class DensePosterior(eqx.Module):
         model, grid, mask = self.model, self.grid, observations.mask
         tasks, configs, epochs = grid.scores.shape
         task_noise, epoch_noise = model.noise.factors(tasks, grid.epochs)
-        noise = target_noise(task_noise) * epoch_noise[observations.epoch]
+        noise = self.noise[observations.epoch]
         mean, mean_variance = mean_prior(self.source_mean, grid.scores)
         at = grid.features[observations.config], grid.epochs[observations.epoch]
         prior = model.config(at[0], at[0]) * model.fidelity(at[1], at[1])
@@ -150,35 +158,33 @@ def _means(process: tinygp.GaussianProcess, grid: CurveGrid) -> Float[Array, "ta
     return solve_cholesky(cholesky(design.T @ design), (design.T @ scores)[:, None])[:, 0]
 
 
-class DenseFit(eqx.Module):
+class DenseFit(NamedTuple):
     """A fitted model and how the optimisation went.
 
     Attributes:
         fit: as of `fit_mle`; its model is a `DenseGP`.
-        grid: what it was fitted to.
     """
 
     fit: Fit
-    grid: CurveGrid
 
     @property
     def model(self) -> MultiTaskGP:
         return self.fit.model.model
 
-    def posterior(self, rank: int | None = None) -> DensePosterior:
+    def posterior(self, grid: CurveGrid, rank: int | None = None) -> DensePosterior:
         """What the sources say of any target. Dense algebra has no use for a `rank`."""
-        return self.fit.model.posterior(self.grid)
+        return self.fit.model.posterior(grid)
 
 
 def fit_dense(
-    start: MultiTaskGP,
+    starts: MultiTaskGP,
     grid: CurveGrid,
     key: PRNGKeyArray | None = None,
     *,
     largest: int = LARGEST,
     **options,
 ) -> DenseFit:
-    """Maximise the log marginal likelihood of `grid` from `start`.
+    """Maximise the log marginal likelihood of `grid` from each of the `starts`.
 
     Args:
         key: not used, as nothing is random; the other ways of inference have one.
@@ -196,5 +202,4 @@ def fit_dense(
             f"that grows with their cube; the limit is {largest} observations. Inference on the "
             "grid (fit_mle) gives the same answers."
         )
-    starts = jax.tree.map(lambda leaf: leaf[None], DenseGP(start))
-    return DenseFit(fit_mle(starts, grid, **options), grid)
+    return DenseFit(fit_mle(DenseGP(starts), grid, **options))

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Array, Float, PRNGKeyArray
 from matplotlib.figure import Figure
 
-from amt.gp.conditional import Observations, SourcePosterior, TargetPosterior, target_noise
+from amt.gp.conditional import Observations, SourcePosterior, TargetPosterior
 from amt.inference.hierarchical import Posterior
 from amt.kernels.scaled import ScaledTask
 from amt.model import CurveGrid
@@ -77,9 +77,8 @@ def predictive_quantiles(
 
     def simulate(source: SourcePosterior, key: PRNGKeyArray):
         posterior: TargetPosterior = source.condition(observations)
-        noise = target_noise(source.task_noise) * jnp.square(source.epoch_scale)
         standard = jax.random.normal(key, (samples, *posterior.mean.shape), posterior.mean.dtype)
-        return posterior.mean + jnp.sqrt(posterior.variance + noise) * standard
+        return posterior.mean + jnp.sqrt(posterior.variance + source.noise) * standard
 
     keys = jax.random.split(key, len(sources.source_mean))
     scores = jax.lax.map(lambda args: simulate(*args), (sources, keys))

@@ -73,7 +73,7 @@ from numpyro.infer.initialization import init_to_value
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
 from amt.gp._linalg import cholesky, eigh, solve_lower
-from amt.gp.conditional import SourcePosterior
+from amt.gp.conditional import Ensemble, SourcePosterior
 from amt.gp.kronecker import whiten
 from amt.gp.random_means import means_posterior, random_means_log_likelihood
 from amt.inference.priors import Learned, learned, replace
@@ -336,11 +336,16 @@ class Posterior(NamedTuple):
     statistics: Statistics | None = None
     loss: Float[Array, "step"] | None = None
 
-    def thin(self, count: int) -> tuple[MultiTaskGP, Float[Array, "draw task"]]:
-        """Models and means of `count` draws, evenly spaced."""
+    def thin(self, count: int) -> "Posterior":
+        """With models and means of `count` draws, evenly spaced; the sites of all stay."""
         chosen = np.linspace(0, len(self.means) - 1, count).round().astype(int)
-        leaf = lambda x: x[chosen]  # noqa: E731
-        return jax.tree.map(leaf, self.model), self.means[chosen]
+        model, means = jax.tree.map(lambda x: x[chosen], (self.model, self.means))
+        return self._replace(model=model, means=means)
+
+    def posterior(self, grid: CurveGrid, rank: int | None = None) -> Ensemble:
+        """What the sources say of any target, draw by draw; `thin` first, a dozen will do."""
+        of_draw = partial(source_posterior, grid=grid, rank=rank)
+        return Ensemble(jax.vmap(of_draw)(self.model, self.means))
 
 
 def source_posterior(
@@ -350,7 +355,7 @@ def source_posterior(
     *,
     rank: int | None = None,
 ) -> SourcePosterior:
-    """What the sources say of any target, of one draw; `jax.vmap` it over those of `thin`."""
+    """What the sources say of any target, of one draw."""
     task_noise, epoch_noise = model.noise.factors(grid.scores.shape[0], grid.epochs)
     config = model.config(grid.features, grid.features)
     fidelity = model.fidelity(grid.epochs, grid.epochs)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from amt.gp.conditional import SourcePosterior
+from amt.gp.latent_kronecker import LatentSourcePosterior
 from amt.model import CurveGrid, MultiTaskGP
 from amt.parameters import unconstrain
 
@@ -35,6 +37,12 @@ class Fit(NamedTuple):
     gradient_norm: Float[Array, "restart step"]
     converged: Bool[Array, "restart"]
     best: Int[Array, ""]
+
+    def posterior(
+        self, grid: CurveGrid, rank: int | None = None
+    ) -> SourcePosterior | LatentSourcePosterior:
+        """What the sources say of any target; `rank` as in `amt.gp.conditional`."""
+        return self.model.source_posterior(grid, rank=rank)
 
 
 def fit_mle(

@@ -139,20 +139,18 @@ class SparseFit(NamedTuple):
     Attributes:
         gp: at the last step.
         elbo: the estimate of every step, before it.
-        grid: what it was fitted to.
     """
 
     gp: SparseGP
     elbo: Float[Array, "step"]
-    grid: CurveGrid
 
     @property
     def model(self) -> MultiTaskGP:
         return self.gp.model
 
-    def posterior(self, rank: int | None = None) -> SparsePosterior:
+    def posterior(self, grid: CurveGrid, rank: int | None = None) -> SparsePosterior:
         """What the sources say of any target; `rank` as in `amt.gp.conditional`."""
-        return SparsePosterior.of(self.gp, self.grid, rank)
+        return SparsePosterior.of(self.gp, grid, rank)
 
 
 def fit_svgp(
@@ -171,7 +169,7 @@ def fit_svgp(
         key: for the inducing points and the batches.
     """
     state, elbo = advance(begin(start, grid, key, settings), grid, settings, settings.passes)
-    return SparseFit(state.gp(), elbo, grid)
+    return SparseFit(state.gp(), elbo)
 
 
 def begin(

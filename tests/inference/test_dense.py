@@ -11,6 +11,7 @@ from amt.inference.dense import DenseGP, fit_dense
 from amt.inference.mle import fit_mle
 from amt.model import CurveGrid, MultiTaskGP
 from amt.simulate import simulate
+from amt.tuner import stack
 from tests.problems import small_curves
 
 CURVES = small_curves(4, 5, 4)
@@ -63,13 +64,13 @@ def test_log_likelihood_and_its_gradient_equal_those_on_the_grid():
 
 def test_a_fit_takes_the_same_steps_as_that_on_the_grid():
     model, grid, target = problem(config="matern")
-    dense = jax.jit(lambda: fit_dense(model, grid, jax.random.key(1), steps=15))()
+    dense = jax.jit(lambda: fit_dense(stack([model]), grid, jax.random.key(1), steps=15))()
     exact = jax.jit(lambda: fit_mle(jax.tree.map(lambda leaf: leaf[None], model), grid, steps=15))()
     assert_allclose(dense.fit.log_likelihood, exact.log_likelihood, rtol=1e-6)
     assert dense.fit.log_likelihood[0, -1] > dense.fit.log_likelihood[0, 0] + 1
     got, want = jax.jit(
         lambda o: (
-            dense.posterior(rank=2).condition(o),
+            dense.posterior(grid, rank=2).condition(o),
             dense.model.source_posterior(grid).condition(o),
         )
     )(observe(target, 4))

@@ -1,7 +1,5 @@
 """ArviZ's view of a posterior, and the plot of held-out curves."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +13,6 @@ from amt.inference.diagnostics import (
     predictive_quantiles,
     summary,
 )
-from amt.inference.hierarchical import source_posterior
 
 # Of `simulated`.
 CHAINS, DRAWS, TASKS = 2, 100, 4
@@ -54,8 +51,7 @@ def test_summary_says_how_well_everything_mixed(first):
 
 def test_bands_cover_the_held_out_curve_and_the_figure_is_written(first, tmp_path):
     posterior, grid = first
-    models, means = posterior.thin(20)
-    sources = jax.jit(jax.vmap(partial(source_posterior, grid=grid)))(models, means)
+    sources = jax.jit(posterior.thin(20).posterior)(grid).sources
     # The target repeats the first source; two of its scores are known.
     target = grid.scores[0]
     observations = Observations.empty(4, jnp.float64)

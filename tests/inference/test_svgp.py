@@ -343,7 +343,7 @@ def test_learns_and_tunes_in_float32(task, kernels, options):
     @jax.jit
     def run(key):
         fit = fit_svgp(model, grid, key, settings=settings)
-        return fit, simulate(fit.posterior(), target, budget=4)
+        return fit, simulate(fit.posterior(grid), target, budget=4)
 
     fit, trajectory = run(jax.random.key(1))
     assert fit.elbo.shape == (30 if settings.batch_size is None else 90,)

@@ -10,7 +10,7 @@ from subprocess import PIPE, Popen
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optuna
+optuna = pytest.importorskip("optuna")
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
