@@ -10,8 +10,9 @@ from subprocess import PIPE, Popen
 import jax
 import jax.numpy as jnp
 import numpy as np
-optuna = pytest.importorskip("optuna")
 import pytest
+
+optuna = pytest.importorskip("optuna")
 from numpy.testing import assert_allclose, assert_array_equal
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
