@@ -5,13 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+TEMPORARY = ".tmp"
+
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write a file under a temporary name beside it, flush it to disk, then rename it.
 
     However the process or the machine ends, `path` is what it was before or what `write` wrote.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     with open(temporary, "wb") as file:
         write(file)
         file.flush()

@@ -18,8 +18,7 @@ are those of the configuration `recommended` after it.
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from amt.atomic import TEMPORARY, atomic_write
 from amt.experiment import METHODS, Cell
 from amt.metrics import mean_and_standard_error, normalized_regret, rank, regret
 from amt.simulate import Trajectory
@@ -52,7 +52,6 @@ SCHEMA = pa.schema(
 )
 METRICS = ("rank", "regret", "normalized_regret")
 _KEYS = SCHEMA.names[:7]
-_TEMPORARY = ".tmp"
 
 
 def result_table(
@@ -108,13 +107,13 @@ def merge_parts(parts: Sequence[pa.Table]) -> pa.Table:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file, completely or not at all."""
-    _write(path, lambda file: pq.write_table(table, file, write_page_checksum=True))
+    atomic_write(path, lambda file: pq.write_table(table, file, write_page_checksum=True))
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, completely or not at all."""
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-    _write(path, lambda file: file.write(text.encode()))
+    atomic_write(path, lambda file: file.write(text.encode()))
 
 
 def open_folder(folder: Path, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool:
@@ -127,7 +126,7 @@ def open_folder(folder: Path, settings: Mapping[str, Any], provenance: Mapping[s
         ValueError: the folder has results of other settings.
     """
     (folder / "parts").mkdir(parents=True, exist_ok=True)
-    for left_over in [*folder.glob(f"*{_TEMPORARY}"), *folder.glob(f"parts/*{_TEMPORARY}")]:
+    for left_over in [*folder.glob(f"*{TEMPORARY}"), *folder.glob(f"parts/*{TEMPORARY}")]:
         left_over.unlink(missing_ok=True)
     record = json.loads(json.dumps({"settings": settings, "provenance": provenance}))
     path = folder / "settings.json"
@@ -199,17 +198,3 @@ def _in_order(table: pa.Table) -> pa.Table:
     method = np.array([place[m] for m in table["method"].to_pylist()])
     split, seed, query = (table[c].to_numpy() for c in ("split", "seed", "query"))
     return table.take(pa.array(np.lexsort((query, method, seed, split)))).combine_chunks()
-
-
-def _write(path: Path, write: Callable[[Any], Any]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name itself
-    finally:
-        os.close(folder)

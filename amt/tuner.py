@@ -138,7 +138,7 @@ def _condition(
 
 
 @eqx.filter_jit
-def _propose(
+def candidate_values(
     source: SourcePosterior,
     kernel: Kernel,
     grid: Float[Array, "config feature"],
@@ -359,7 +359,7 @@ class Tuner:
                 self._observations(),
             )
             known = slice(len(self.configs))
-            _require_finite(jnp.isfinite(posterior.variance).all())
+            require_finite(jnp.isfinite(posterior.variance).all())
             self._posterior = TargetPosterior(posterior.mean[known], posterior.variance[known])
         return self._posterior
 
@@ -372,7 +372,7 @@ class Tuner:
         """
         added, observations = self._added(), self._observations()
         under_way = [(number, epoch, 0.0) for number, epoch in self._state.pending]
-        pending = self._observed(under_way, _capacity(len(under_way), 0))
+        pending = self._observed(under_way, padded_size(len(under_way), 0))
         reached = self._reached()
         known = len(self._grid.features) + len(added)
         remaining = np.zeros((known, len(self._epochs)), bool)
@@ -386,7 +386,7 @@ class Tuner:
             if refinement:
                 candidates = self._neighbours(values, candidates, refinement)
             new = self._find(candidates.features) < 0
-            values, finite = _propose(
+            values, finite = candidate_values(
                 self._source,
                 self.fit.model.config,
                 self._grid.features,
@@ -397,7 +397,7 @@ class Tuner:
                 np.concatenate([remaining, np.repeat(new[:, None], remaining.shape[1], 1)]),
                 self._acquisition,
             )
-            _require_finite(finite)
+            require_finite(finite)
             values = np.asarray(values)
             row = int(values.argmax())
             if values[row] > best:
@@ -520,19 +520,16 @@ class Tuner:
     def _added(self) -> Float[Array, "added feature"]:
         """Features of the configurations added, padded to a capacity by those of the first one."""
         count = len(self._state.added)
-        capacity = _capacity(count, 16 if self._continuous else 0)
+        capacity = padded_size(count, 16 if self._continuous else 0)
         rows = np.r_[len(self.configs) - count : len(self.configs), np.zeros(capacity - count, int)]
         return jnp.asarray(self._features[rows.astype(int)], self._grid.features.dtype)
 
     def _observations(self) -> Observations:
-        return self._observed(self._state.told, _capacity(len(self._state.told), 64))
+        return self._observed(self._state.told, padded_size(len(self._state.told), 64))
 
     def _observed(self, told: list[tuple[int, int, float]], capacity: int) -> Observations:
-        config, epoch = np.zeros((2, capacity), np.int32)
-        score = np.zeros(capacity, self._grid.scores.dtype)
-        for index, (number, at, value) in enumerate(told):
-            config[index], epoch[index], score[index] = number, self._position[at], value
-        return Observations(*map(jnp.asarray, (config, epoch, score, np.int32(len(told)))))
+        entries = [(number, self._position[epoch], score) for number, epoch, score in told]
+        return Observations.of(entries, capacity, self._grid.scores.dtype)
 
     def _sample(self) -> _Candidates:
         """Random configurations, new ones every 16th time that is asked."""
@@ -623,7 +620,7 @@ def _unfitted(
     return Fit(model, *(jnp.zeros(()),) * 4)
 
 
-def _capacity(count: int, least: int) -> int:
+def padded_size(count: int, least: int) -> int:
     """The first of `least`, twice that, ... with room for `count`; from 16 on where least is 0."""
     if count > least:
         least = max(least, 16)
@@ -632,7 +629,7 @@ def _capacity(count: int, least: int) -> int:
     return least
 
 
-def _require_finite(finite: Bool[Array, ""]) -> None:
+def require_finite(finite: Bool[Array, ""]) -> None:
     if not finite:
         raise FloatingPointError(
             "the posterior is not finite: the task kernel and the target are not positive "

@@ -30,13 +30,10 @@ import sys
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
 from rich.console import Console
 
 import amt
@@ -52,46 +49,7 @@ SOURCES = ("mnist", "penbased", "satimage", "segment")
 
 
 start = jax.jit(jax.vmap(build.init, (0, None, None, None)), static_argnums=3)
-
-
-@partial(jax.jit, static_argnames=("batch", "width"))
-def train_epoch(
-    state: build.State,
-    task: build.Task,
-    hyper: build.Hyper,
-    key: PRNGKeyArray,
-    number: Int[Array, ""],
-    *,
-    batch: int,
-    width: int,
-) -> tuple[build.State, Int[Array, "network split"]]:
-    """Epoch `number` (from 0) of `build_bundled.train`, and the correct predictions after it."""
-    key = jax.random.fold_in(key, number)
-    shuffled = jax.random.uniform(key, (build.ROWS,), jnp.float32)
-    order = jnp.argsort(jnp.where(jnp.arange(build.ROWS) < task.train, shuffled, 2))
-    x, y = task.x[order], task.y[order]
-    steps = -(-task.train // batch)
-
-    def minibatch(step, state):
-        start = step * batch
-        shape = build.DEPTH, batch, width
-        noise = jax.random.uniform(jax.random.fold_in(key, step), shape, jnp.float32)
-        gradient = jax.vmap(jax.grad(build.loss), (0, 0, None, None, None, None, None))(
-            state.weights,
-            hyper,
-            jax.lax.dynamic_slice_in_dim(x, start, batch),
-            jax.lax.dynamic_slice_in_dim(y, start, batch),
-            start + jnp.arange(batch) < task.train,
-            task.classes,
-            noise,
-        )
-        rates = hyper.learning_rate[:, number]
-        return jax.vmap(build.update, (0, 0, 0, 0, None))(
-            state, hyper, gradient, rates, number * steps + step
-        )
-
-    state = jax.lax.fori_loop(0, steps, minibatch, state)
-    return state, build.correct(state.weights, hyper, task)
+train_epoch = jax.jit(build.train_epoch, static_argnames=("batch", "width"))
 
 
 class Trainer:

@@ -405,41 +405,54 @@ def correct(weights: Weights, hyper: Hyper, task: Task) -> Int[Array, "config sp
     return jax.lax.fori_loop(0, -(-end // CHUNK), chunk, none)
 
 
+def train_epoch(
+    state: State,
+    task: Task,
+    hyper: Hyper,
+    key: PRNGKeyArray,
+    number: Int[Array, ""],
+    *,
+    batch: int,
+    width: int,
+) -> tuple[State, Int[Array, "network split"]]:
+    """Epoch `number` (from 0) of training, and the correct predictions after it."""
+    key = jax.random.fold_in(key, number)
+    shuffled = jax.random.uniform(key, (ROWS,), jnp.float32)
+    order = jnp.argsort(jnp.where(jnp.arange(ROWS) < task.train, shuffled, 2))
+    x, y = task.x[order], task.y[order]
+    steps = -(-task.train // batch)
+
+    def minibatch(step, state):
+        start = step * batch
+        shape = DEPTH, batch, width
+        noise = jax.random.uniform(jax.random.fold_in(key, step), shape, jnp.float32)
+        gradient = jax.vmap(jax.grad(loss), (0, 0, None, None, None, None, None))(
+            state.weights,
+            hyper,
+            jax.lax.dynamic_slice_in_dim(x, start, batch),
+            jax.lax.dynamic_slice_in_dim(y, start, batch),
+            start + jnp.arange(batch) < task.train,
+            task.classes,
+            noise,
+        )
+        rates = hyper.learning_rate[:, number]
+        return jax.vmap(update, (0, 0, 0, 0, None))(
+            state, hyper, gradient, rates, number * steps + step
+        )
+
+    state = jax.lax.fori_loop(0, steps, minibatch, state)
+    return state, correct(state.weights, hyper, task)
+
+
 @partial(jax.jit, static_argnames=("batch", "width"))
 def train(
     task: Task, hyper: Hyper, key: PRNGKeyArray, *, batch: int, width: int
 ) -> Int[Array, "epoch config split"]:
     """Trains networks side by side; correct validation and test predictions after each epoch."""
     init_key, epoch_key = jax.random.split(key)
-    steps = -(-task.train // batch)
 
     def epoch(state, number):
-        key = jax.random.fold_in(epoch_key, number)
-        shuffled = jax.random.uniform(key, (ROWS,), jnp.float32)
-        order = jnp.argsort(jnp.where(jnp.arange(ROWS) < task.train, shuffled, 2))
-        x, y = task.x[order], task.y[order]
-
-        def minibatch(step, state):
-            start = step * batch
-            noise = jax.random.uniform(
-                jax.random.fold_in(key, step), (DEPTH, batch, width), jnp.float32
-            )
-            gradient = jax.vmap(jax.grad(loss), (0, 0, None, None, None, None, None))(
-                state.weights,
-                hyper,
-                jax.lax.dynamic_slice_in_dim(x, start, batch),
-                jax.lax.dynamic_slice_in_dim(y, start, batch),
-                start + jnp.arange(batch) < task.train,
-                task.classes,
-                noise,
-            )
-            rates = hyper.learning_rate[:, number]
-            return jax.vmap(update, (0, 0, 0, 0, None))(
-                state, hyper, gradient, rates, number * steps + step
-            )
-
-        state = jax.lax.fori_loop(0, steps, minibatch, state)
-        return state, correct(state.weights, hyper, task)
+        return train_epoch(state, task, hyper, epoch_key, number, batch=batch, width=width)
 
     start = jax.vmap(init, (0, None, None, None))(hyper, task, init_key, width)
     return jax.lax.scan(epoch, start, jnp.arange(EPOCHS, dtype=jnp.int32))[1]

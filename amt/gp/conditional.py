@@ -26,6 +26,7 @@ Smooth fidelity kernels have few eigenvalues above rounding error. Only the larg
 carried (`numerical_rank` says how many there are), which changes nothing but time.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -52,6 +53,17 @@ class Observations(NamedTuple):
     def empty(cls, capacity: int, dtype: jnp.dtype) -> "Observations":
         index = jnp.zeros((capacity,), jnp.int32)
         return cls(index, index, jnp.zeros((capacity,), dtype), jnp.zeros((), jnp.int32))
+
+    @classmethod
+    def of(
+        cls, entries: Sequence[tuple[int, int, float]], capacity: int, dtype: jnp.dtype
+    ) -> "Observations":
+        """Of (configuration, epoch, score), both by position, with room for `capacity`."""
+        config, epoch = np.zeros((2, capacity), np.int32)
+        score = np.zeros(capacity, dtype)
+        for index, entry in enumerate(entries):
+            config[index], epoch[index], score[index] = entry
+        return cls(*map(jnp.asarray, (config, epoch, score, np.int32(len(entries)))))
 
     def append(
         self, config: Int[Array, ""], epoch: Int[Array, ""], score: Float[Array, ""]

@@ -59,13 +59,19 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from amt.acquisition import Acquisition, upper_confidence_bound
 from amt.curves import LearningCurves
-from amt.gp.conditional import Observations, OffGrid
+from amt.gp.conditional import Observations
 from amt.inference import Fit
 from amt.model import CurveGrid, MultiTaskGP
 from amt.outcome import Outcome
 from amt.precision import precision
 from amt.space import Encoder
-from amt.tuner import fidelity_rank, fit_sources, incumbent
+from amt.tuner import (
+    candidate_values,
+    fidelity_rank,
+    fit_sources,
+    padded_size,
+    require_finite,
+)
 
 
 def space_of_distributions(distributions: Mapping[str, BaseDistribution]) -> ConfigurationSpace:
@@ -488,7 +494,7 @@ class AMTSampler(BaseSampler):
         # Shapes grow by powers of 2, so that few need compiling. What fills them is no candidate.
         num_sources, num_epochs = self._sources.scores.shape[1:]
         extra = state.configs[num_sources:]
-        room = _capacity(len(extra), 8)
+        room = padded_size(len(extra), 8)
         fresh = [c for c in self._fresh(trial, fixed) if self._key(c) not in state.position]
         configs: list[dict[str, Any] | None] = [*state.configs, *[None] * (room - len(extra))]
         configs += [*fresh, *[None] * (self._candidates - len(fresh))]
@@ -503,22 +509,19 @@ class AMTSampler(BaseSampler):
         remaining[:num_sources] &= self._usable[:, None]
         with precision(self._dtype):
             dtype = self._grid.scores.dtype
-            values, finite = _acquire(
+            observed, pending = state.observed, [(*at, 0.0) for at in state.pending]
+            values, finite = candidate_values(
                 self._source,
                 self.fit.model.config,
                 self._grid.features,
-                jnp.asarray(features, dtype),
-                _observations(state.observed, 64, dtype),
-                _observations([(*at, 0.0) for at in state.pending], 8, dtype),
+                jnp.asarray(features[:room], dtype),
+                jnp.asarray(features[room:], dtype),
+                Observations.of(observed, padded_size(len(observed), 64), dtype),
+                Observations.of(pending, padded_size(len(pending), 8), dtype),
                 remaining,
                 self._acquisition,
-                room,
             )
-            if not finite:
-                raise FloatingPointError(
-                    "the posterior is not finite: the task kernel and the target are not positive "
-                    "semi-definite together; use psd='project'"
-                )
+            require_finite(finite)
             return configs, np.asarray(values)
 
     def _fresh(self, trial: FrozenTrial, fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -557,31 +560,6 @@ class AMTPruner(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         return self._sampler.should_prune(study, trial)
-
-
-@eqx.filter_jit
-def _acquire(
-    source, kernel, grid, features, observations, pending, remaining, acquisition, observable
-):
-    extra = OffGrid.of(kernel, grid, features, observable)
-    posterior = source.condition(observations, extra, pending)
-    values = acquisition(posterior, remaining, incumbent(observations, posterior))
-    return values, jnp.isfinite(posterior.variance).all()
-
-
-def _observations(entries: list[tuple[int, int, float]], least: int, dtype) -> Observations:
-    config, epoch, score = (np.array([e[i] for e in entries]) for i in range(3))
-    padding = (0, _capacity(len(entries), least) - len(entries))
-    return Observations(
-        jnp.asarray(np.pad(config, padding), jnp.int32),
-        jnp.asarray(np.pad(epoch, padding), jnp.int32),
-        jnp.asarray(np.pad(score, padding), dtype),
-        jnp.asarray(len(entries), jnp.int32),
-    )
-
-
-def _capacity(count: int, least: int) -> int:
-    return max(least, 1 << (count - 1).bit_length())
 
 
 def _fixed(trial: FrozenTrial) -> dict[str, Any]:

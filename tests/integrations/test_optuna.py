@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """Past Optuna studies as sources, and the sampler and pruner that learn from them."""
 
 import os
