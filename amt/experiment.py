@@ -36,7 +36,7 @@ from amt.databases import paper_pairs
 from amt.inference import POINT_ESTIMATES
 from amt.inference.mle import Optimizer
 from amt.kernels import KERNELS
-from amt.model import CurveGrid, MultiTaskGP, NoiseKind
+from amt.model import CurveGrid, MultiTaskGP, NoiseKind, require_complete
 from amt.precision import check_dtype
 from amt.simulate import Trajectory, simulate
 from amt.tuner import fidelity_rank, stack
@@ -246,7 +246,10 @@ class Experiment:
         dtype = jnp.dtype(self.settings.precision)
         filled = [*cells, *[cells[-1]] * (self._chunk - len(cells))]
         keys = [jax.random.split(cell.key) for cell in filled]
-        grids = stack([CurveGrid.of(cell.split.sources, dtype) for cell in filled])
+        grids = [CurveGrid.of(cell.split.sources, dtype) for cell in filled]
+        for cell, grid in zip(filled, grids, strict=True):
+            require_complete(grid, f"an experiment with split {cell.split.index}")
+        grids = stack(grids)
         targets = jnp.stack([jnp.asarray(c.split.target.scores[0], dtype) for c in filled])
         starts = [self._starts(cell, key[0]) for cell, key in zip(filled, keys, strict=True)]
 

@@ -64,6 +64,22 @@ class CurveGrid(eqx.Module):
         )
 
 
+def require_complete(grid: CurveGrid, what: str) -> None:
+    """Refuse incomplete curves, which `what` has no way of dealing with.
+
+    Raises:
+        ValueError: a score is missing; the message has the position of the first, if it is known
+            (not under `jax.jit`).
+    """
+    if grid.complete:
+        return
+    first = ""
+    if not isinstance(grid.scores, jax.core.Tracer):
+        *_, task, config, epoch = np.argwhere(np.isnan(np.asarray(grid.scores)))[0]
+        first = f"; the first missing is of task {task}, configuration {config}, epoch {epoch}"
+    raise ValueError(f"{what} needs complete source curves (positions count from 0){first}")
+
+
 class SeparableNoise(eqx.Module):
     r"""Noise variance \(\sigma^2[t, e] = a_t\, e^{-p}\), e the epoch as a share of the last.
 

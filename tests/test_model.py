@@ -1,5 +1,7 @@
 """The model's likelihood against a dense Gaussian process, and what it refuses."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import tinygp
 from amt.gp.conditional import Observations
 from amt.gp.kronecker import KroneckerKernel, grid_points
 from amt.gp.latent_kronecker import Solver
+from amt.inference import dense, hierarchical, svgp
 from amt.kernels import KERNELS
 from amt.model import CurveGrid, MultiTaskGP
 from amt.parameters import unconstrain
@@ -145,3 +148,20 @@ def test_wrong_names_are_refused():
         MultiTaskGP.init(curves, jax.random.key(0), noise="pink")  # pyright: ignore
     with pytest.raises(KeyError, match="no config kernel 'rbf'; there are deep_poly"):
         MultiTaskGP.init(curves, jax.random.key(0), config="rbf")
+
+
+@pytest.mark.parametrize("name", ["svgp", "dense", "nuts", "svi"])
+def test_what_needs_complete_curves_refuses_others(name):
+    fit = {
+        "svgp": svgp.fit_svgp,
+        "dense": lambda model, grid, key: dense.DenseGP(model).log_likelihood(grid),
+        "nuts": hierarchical.sample_nuts,
+        "svi": hierarchical.fit_svi,
+    }[name]
+    curves = small_curves()
+    scores = curves.scores.copy()
+    scores[1, 2, 3] = np.nan
+    grid = CurveGrid.of(dataclasses.replace(curves, scores=scores))
+    model = MultiTaskGP.init(curves, jax.random.key(0), config="matern")
+    with pytest.raises(ValueError, match=r"complete.*task 1, configuration 2, epoch 3"):
+        fit(model, grid, jax.random.key(1))
