@@ -16,9 +16,6 @@ import pytest
 from amt.databases.bundled import bundled
 
 ROOT = Path(__file__).parents[1]
-pytest.importorskip(
-    "sklearn", reason="the data sets are scikit-learn's: pip install 'amt[bundled]'"
-)
 BUDGET = 14
 ARGUMENTS = [
     "--target=breast_cancer",

@@ -1,4 +1,3 @@
-# ruff: noqa: E402
 """Past Optuna studies as sources, and the sampler and pruner that learn from them."""
 
 import os
@@ -11,9 +10,8 @@ from subprocess import PIPE, Popen
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optuna
 import pytest
-
-optuna = pytest.importorskip("optuna")
 from numpy.testing import assert_allclose, assert_array_equal
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
