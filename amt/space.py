@@ -17,6 +17,7 @@ from ConfigSpace.hyperparameters import (
     NumericalHyperparameter,
     OrdinalHyperparameter,
 )
+from ConfigSpace.types import NotSet
 from jaxtyping import Float
 
 Config = Mapping[str, Any]
@@ -31,15 +32,29 @@ def check_configs(space: ConfigurationSpace, configs: Iterable[Config]) -> tuple
         ValueError: a value is outside of its range, an active hyperparameter has none, an inactive
             or unknown one has; the message names the configuration by its position.
     """
-    constants = {h.name: h.value for h in space.values() if isinstance(h, Constant)}
     checked = []
     for index, config in enumerate(configs):
         try:
-            Configuration(space, values={**constants, **config})
+            make_configuration(space, config)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"configuration {index} is not legal: {error}") from error
         checked.append({name: _plain(value) for name, value in config.items()})
     return tuple(checked)
+
+
+def make_configuration(space: ConfigurationSpace, config: Config) -> Configuration:
+    """A configuration of `space`: the values of `config`, and active constants that it leaves out.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is not legal.
+    """
+    values = {**dict.fromkeys(space, NotSet), **config}
+    for name, hyperparameter in space.items():  # parents come first
+        if isinstance(hyperparameter, Constant) and values[name] is NotSet:
+            conditions = space.parent_conditions_of[name]
+            if all(condition.satisfied_by_value(values) for condition in conditions):
+                values[name] = hyperparameter.value
+    return Configuration(space, values={n: v for n, v in values.items() if v is not NotSet})
 
 
 def _plain(value: Any) -> Any:

@@ -202,6 +202,32 @@ def test_an_active_hyperparameter_without_a_value_is_refused(missing):
         check_configs(small_space(), [config])
 
 
+def test_constants_may_be_left_out_and_inactive_ones_must_be():
+    space = ConfigurationSpace()
+    optimizer = Categorical("optimizer", ["adam", "sgd"])
+    nesterov, damping = Constant("nesterov", 1), Float("damping", (0, 1))
+    space.add([optimizer, Constant("epochs", 50), nesterov, damping])
+    space.add(EqualsCondition(nesterov, optimizer, "sgd"), EqualsCondition(damping, nesterov, 1))
+    legal = [
+        {"optimizer": "adam"},
+        {"optimizer": "adam", "epochs": 50},
+        {"optimizer": "sgd", "damping": 0.5},
+        {"optimizer": "sgd", "damping": 0.5, "nesterov": 1, "epochs": 50},
+    ]
+    assert check_configs(space, legal) == tuple(legal)
+    sampled = [dict(config) for config in space.sample_configuration(20)]
+    assert check_configs(space, sampled) == tuple(sampled)
+    for config, name in [
+        ({"optimizer": "adam", "nesterov": 1}, "nesterov"),
+        ({"optimizer": "adam", "damping": 0.5}, "damping"),
+        ({"optimizer": "adam", "epochs": 49}, "epochs"),
+        ({"optimizer": "sgd", "damping": 0.5, "nesterov": 2}, "nesterov"),
+        ({"optimizer": "sgd"}, "damping"),
+    ]:
+        with pytest.raises(ValueError, match=f"(?s)configuration 0 is not legal.*{name}"):
+            check_configs(space, [config])
+
+
 def test_a_forbidden_configuration_is_refused():
     space = ConfigurationSpace()
     depth = Integer("depth", (1, 9))
