@@ -11,9 +11,10 @@ from amt.acquisition import (
     upper_confidence_bound,
 )
 from amt.curves import LearningCurves
-from amt.inference import Fit, fit_mle
+from amt.inference import Fit, fit_map, fit_mle
 from amt.kernels import KERNELS, make_kernel
 from amt.model import CurveGrid, MultiTaskGP
+from amt.outcome import Outcome
 from amt.parameters import parameter
 from amt.precision import precision
 from amt.simulate import Trajectory, simulate
@@ -28,9 +29,11 @@ __all__ = [
     "Fit",
     "LearningCurves",
     "MultiTaskGP",
+    "Outcome",
     "Trajectory",
     "Tuner",
     "expected_improvement",
+    "fit_map",
     "fit_mle",
     "fit_sources",
     "log_expected_improvement",
