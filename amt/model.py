@@ -12,16 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro.distributions import constraints
 from tinygp.kernels import Kernel
 
 from amt.curves import LearningCurves
-from amt.gp import latent_kronecker
+from amt.gp import latent_kronecker, observed_curves
 from amt.gp.conditional import SourcePosterior
 from amt.gp.kronecker import profile_log_likelihood, whiten
 from amt.gp.latent_kronecker import LatentSourcePosterior, Solver
+from amt.gp.observed_curves import (
+    MAX_DIMENSIONS,
+    IncompleteSourcePosterior,
+    ObservedCurvesPosterior,
+)
 from amt.kernels import TaskKernel, make_kernel
+from amt.kernels.fidelity import AT2Fidelity, Fabolas, FreezeThaw
 from amt.parameters import parameter
 from amt.precision import require_dtype
 
@@ -35,20 +41,34 @@ class CurveGrid(eqx.Module):
         scores: score of each task and configuration after each epoch, NaN where missing.
         features: encoded configurations (`amt.space.Encoder`).
         epochs: epochs as a share of the last, in (0, 1].
-        complete: whether no score is missing, which inference on the grid is faster and exact for.
+        complete: whether no score is missing, which inference on the grid is fastest for.
+        cells: of an incomplete grid, the positions of the curves that have scores in the raveled
+            (task, config) grid; positions beyond its end are padding.
     """
 
     scores: Float[Array, "task config epoch"]
     features: Float[Array, "config feature"]
     epochs: Float[Array, "epoch"]
     complete: bool = eqx.field(static=True, default=True)
+    cells: Int[Array, "curve"] | None = None
 
     @classmethod
-    def of(cls, curves: LearningCurves, dtype: DTypeLike = jnp.float64) -> "CurveGrid":
+    def of(
+        cls,
+        curves: LearningCurves,
+        dtype: DTypeLike = jnp.float64,
+        *,
+        capacity: int | None = None,
+    ) -> "CurveGrid":
         """The grid of learning curves, complete or not.
 
+        Args:
+            capacity: room for so many curves in `cells`, so that incomplete grids of different
+                numbers of them can be stacked; by default there is none to spare.
+
         Raises:
-            ValueError: a task has no score at all; the message names the first one.
+            ValueError: a task has no score at all (the message names the first one), or there are
+                more curves than there is room for.
             RuntimeError: float64 while JAX's x64 mode is off.
         """
         dtype = require_dtype(dtype)
@@ -56,11 +76,18 @@ class CurveGrid(eqx.Module):
         empty = np.flatnonzero(missing.all((1, 2)))
         if len(empty):
             raise ValueError(f"task {curves.tasks[empty[0]]!r} has no score at all")
+        complete = capacity is None and not missing.any()
+        cells = np.flatnonzero(~missing.all(2))
+        more = 0 if capacity is None else capacity - len(cells)
+        if more < 0:
+            raise ValueError(f"there is room for {capacity} curves, but {len(cells)} have scores")
+        cells = np.r_[cells, np.full(more, missing[..., 0].size)].astype(np.int32)
         return cls(
             scores=jnp.asarray(curves.scores, dtype),
             features=jnp.asarray(curves.features, dtype),
             epochs=jnp.asarray(curves.epochs / curves.epochs[-1], dtype),
-            complete=not missing.any(),
+            complete=complete,
+            cells=None if complete else jnp.asarray(cells),
         )
 
 
@@ -108,6 +135,9 @@ class SeparableNoise(eqx.Module):
         return jnp.broadcast_to(self.variance, (num_tasks,)), epochs**-power
 
 
+_RANKS: dict[type[Kernel], int] = {AT2Fidelity: 10, FreezeThaw: 10, Fabolas: 2}
+
+
 class MultiTaskGP(eqx.Module):
     """Product kernel, separable noise, and one mean for each task.
 
@@ -148,13 +178,31 @@ class MultiTaskGP(eqx.Module):
         config = self.config(grid.features, grid.features)
         return self.task.gram(), config, self.fidelity(grid.epochs, grid.epochs), noise
 
+    def exact_rank(self, grid: CurveGrid) -> int | None:
+        """How many dimensions a curve has in `amt.gp.observed_curves`, None if all are too many.
+
+        Fidelity kernels that are analytic have eigenvalues that fall geometrically: on 75 epochs,
+        with the noise that HyperRec has, the sum of those behind the tenth is below 1e-5 of the
+        noise. (Behind the 24th of a Matern kernel it is 1e-3.)
+        """
+        if grid.cells is None:
+            return None
+        rank = min(_RANKS.get(type(self.fidelity), 24), len(grid.epochs))
+        return rank if rank * len(grid.cells) <= MAX_DIMENSIONS else None
+
     def log_likelihood(self, grid: CurveGrid) -> tuple[Float[Array, ""], Float[Array, "task"]]:
         """Log marginal likelihood of source curves, and the task means at its maximum.
 
-        See `amt.gp.kronecker` for the mathematics, and `amt.gp.latent_kronecker` where scores are
-        missing; differentiable once, in reverse mode.
+        Of complete grids, see `amt.gp.kronecker` for the mathematics. Where scores are missing it
+        is exact while the observed curves are few (`amt.gp.observed_curves`), and otherwise
+        estimated (`amt.gp.latent_kronecker`). Differentiable once, in reverse mode.
         """
         task, config, fidelity, (task_noise, epoch_noise) = self._terms(grid)
+        rank = self.exact_rank(grid)
+        if rank is not None:
+            return observed_curves.log_likelihood(
+                task, config, fidelity, grid.scores, task_noise, epoch_noise, grid.cells, rank
+            )
         if not grid.complete:
             return latent_kronecker.log_likelihood(
                 task, config, fidelity, grid.scores, task_noise, epoch_noise, Solver()
@@ -169,14 +217,15 @@ class MultiTaskGP(eqx.Module):
 
     def source_posterior(
         self, grid: CurveGrid, *, rank: int | None = None
-    ) -> SourcePosterior | LatentSourcePosterior:
+    ) -> SourcePosterior | IncompleteSourcePosterior:
         """What the sources say of any target; `rank` as in `amt.gp.conditional`."""
         _, config, fidelity, (task_noise, epoch_noise) = self._terms(grid)
+        terms = self.task, config, fidelity, grid.scores
+        exact = self.exact_rank(grid)
+        if exact is not None:
+            rank = exact if rank is None else min(rank, exact)
+            return ObservedCurvesPosterior.of(*terms, task_noise, epoch_noise, grid.cells, rank)
         if not grid.complete:
-            return LatentSourcePosterior.of(
-                self.task, config, fidelity, grid.scores, task_noise, epoch_noise, rank
-            )
+            return LatentSourcePosterior.of(*terms, task_noise, epoch_noise, rank)
         _, means = self.log_likelihood(grid)
-        return SourcePosterior.of(
-            self.task, config, fidelity, grid.scores, means, task_noise, epoch_noise, rank
-        )
+        return SourcePosterior.of(*terms, means, task_noise, epoch_noise, rank)

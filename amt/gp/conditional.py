@@ -136,7 +136,7 @@ def mean_prior(
     means: Float[Array, "task"], scores: Float[Array, "task config epoch"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Mean and variance of the target's mean; of one source, the variance of its scores."""
-    return jnp.mean(means), jnp.var(means, ddof=1) if means.size > 1 else jnp.var(scores)
+    return jnp.mean(means), jnp.var(means, ddof=1) if means.size > 1 else jnp.nanvar(scores)
 
 
 def target_noise(task_noise: Float[Array, "task"]) -> Float[Array, ""]:

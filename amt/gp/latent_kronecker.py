@@ -46,22 +46,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from amt.gp._linalg import cholesky, eigh, solve_cholesky, solve_lower
-from amt.gp.conditional import (
-    Observations,
-    OffGrid,
-    TargetPosterior,
-    beside_sources,
-    condition_on,
-    mean_prior,
-    target_noise,
-)
+from amt.gp._linalg import cholesky, eigh, solve_lower
 from amt.gp.kronecker import Eigen, Grid, kronecker_product, outer, whiten
+from amt.gp.observed_curves import IncompleteSourcePosterior
 from amt.kernels.task import TaskKernel
 
 
@@ -376,32 +367,18 @@ def log_likelihood(
 _CHUNK = 16
 
 
-class LatentSourcePosterior(eqx.Module):
-    """What incomplete sources say of any target: everything independent of its observations.
-
-    The interface is that of `amt.gp.conditional.SourcePosterior`, without configurations off the
-    grid.
+class LatentSourcePosterior(IncompleteSourcePosterior):
+    r"""The estimated one, for any number of curves.
 
     Attributes:
-        task: kernel of the sources.
-        scores: source scores, NaN where missing.
-        config: Gram matrix of the grid's configurations.
-        fidelity: eigenvalues and vectors of the epochs', only the largest, in units of the noise.
         deviations: the sources' posterior covariance is the sum of their products with
-            themselves, in the basis of the epochs' vectors.
-        response: see `TargetObservations.response`.
-        source_mean, task_noise, epoch_scale: as in `SourcePosterior`.
+            themselves, and \(k_C(x, C)\) times these is that of any configurations x, less what
+            the grid leaves of their covariance. In the basis of the epochs' vectors.
+        root: \(K_C^{-1}\) is its product with itself.
     """
 
-    task: TaskKernel
-    scores: Float[Array, "task config epoch"]
-    config: Float[Array, "config config"]
-    fidelity: Eigen
     deviations: Float[Array, "deviation task config rank"]
-    response: Float[Array, "task config epoch"]
-    source_mean: Float[Array, "task"]
-    task_noise: Float[Array, "task"]
-    epoch_scale: Float[Array, "epoch"]
+    root: Float[Array, "config config"]
 
     @classmethod
     def of(
@@ -445,15 +422,18 @@ class LatentSourcePosterior(eqx.Module):
         free = jnp.ones((1, 1), whitened.dtype)
         solution = latent.solve(latent.transposed(whitened[None]), free, tight).solution
         alpha = whitened - latent.scores(solution)[0]
-        task_scale, epoch_scale = jnp.sqrt(task_noise), jnp.sqrt(epoch_noise)
-        basis = latent.basis[2].vectors
-        response = config_gram @ ((alpha @ basis) * latent.basis[2].values) @ basis.T
-        response = response * epoch_scale / task_scale[:, None, None]
-        vectors = [e.vectors for e in latent.basis[:2]]
+        task_scale = jnp.sqrt(task_noise)
+        tasks, configs, fidelity = latent.basis
+        # Of eigenvalues that are rounding errors there is nothing to divide by.
+        floor = len(configs.values) * jnp.finfo(whitened.dtype).eps * configs.values[-1]
+        above = configs.values > floor
+        inverse = jnp.where(above, 1 / jnp.sqrt(jnp.where(above, configs.values, 1)), 0)
+        root = configs.vectors * inverse
 
         def deviations(weights: Float[Array, "row task config rank"]):
-            on_tasks = jax.vmap(lambda w: kronecker_product(latent.root * w, *vectors))(weights)
-            return on_tasks * task_scale[:, None, None]
+            scaled = latent.root * weights * jnp.square(inverse)[:, None]
+            turn = lambda w: kronecker_product(w, tasks.vectors, configs.vectors)  # noqa: E731
+            return jax.vmap(turn)(scaled) * task_scale[:, None, None]
 
         def draw(key: PRNGKeyArray):
             right, _ = latent.probes(_CHUNK, key)
@@ -471,87 +451,24 @@ class LatentSourcePosterior(eqx.Module):
             task=task,
             scores=scores,
             config=config_gram,
-            fidelity=latent.basis[2],
-            deviations=spread,
-            response=response,
+            fidelity=fidelity,
+            weights=alpha @ fidelity.vectors * fidelity.values / task_scale[:, None, None],
             source_mean=solution.mean[0] * latent.mean_scale * task_scale,
             task_noise=task_noise,
-            epoch_scale=epoch_scale,
+            epoch_scale=jnp.sqrt(epoch_noise),
+            deviations=spread,
+            root=root,
         )
 
-    def condition(
-        self,
-        observations: Observations,
-        extra: OffGrid | None = None,
-        pending: Observations | None = None,
-    ) -> TargetPosterior:
-        """The target's posterior given the sources and its observations.
-
-        Where the task kernel, once it has seen the target, changes covariances among the sources
-        (a projection to the nearest PSD matrix), only the target's regression on them is taken
-        from it. NaN, never silently wrong, where the kernel is indefinite together with the
-        target.
-
-        Args:
-            pending: as in `SourcePosterior.condition`.
-
-        Raises:
-            ValueError: there are configurations off the grid.
-        """
-        if extra is not None:
-            raise ValueError("configurations off the grid need complete source curves")
-        at, under_way = observations, None
-        if pending is not None:
-            both = zip(observations[:3], pending[:3], strict=True)
-            at = Observations(*map(jnp.concatenate, both), observations.count)
-            under_way = jnp.append(jnp.zeros_like(observations.mask), pending.mask)
-        config, epoch, told = at.config, at.epoch, slice(len(observations.score))
-
-        mean, mean_variance = mean_prior(self.source_mean, self.scores)
-        noise = target_noise(self.task_noise) * jnp.square(self.epoch_scale[epoch])
-        basis = self.fidelity.vectors * self.epoch_scale[:, None]
-        on_epochs = basis[epoch] * self.fidelity.values
-        prior = self.config[config[:, None], config] * (on_epochs @ basis[epoch].T)
-        seen = beside_sources(
-            observations,
-            self.scores,
-            self.response,
-            (mean, mean_variance),
-            prior[told, told],
-            noise[told],
+    def explained(self, similarity, regression, cross, at, basis):
+        functions = cross @ jnp.tensordot(regression, self.deviations, ((0,), (1,)))
+        at_observations = jnp.einsum("zik,ik->iz", functions[:, at], basis)
+        coordinates, scale = cross @ self.root, similarity @ regression
+        between = coordinates[at] @ coordinates.T
+        of_sources = scale * between[:, :, None] * (basis * self.fidelity.values)[:, None, :]
+        among = scale * jnp.sum(jnp.square(coordinates), 1)[:, None] * self.fidelity.values
+        products = jnp.einsum("zxk,zxl->xkl", functions, functions)
+        return (
+            of_sources - jnp.tensordot(at_observations, functions, 1),
+            jax.vmap(jnp.diag)(among) - products,
         )
-        weights, own = _regression(self.task.with_target(seen).gram())
-        functions = jnp.tensordot(weights, self.deviations, ((0,), (1,)))
-
-        # Covariances of the observations with the target's function of each configuration and
-        # eigenvector; then as one more function the constant of the unknown mean.
-        blocks = own * self.config[config][:, :, None] * on_epochs[:, None, :]
-        at_observations = jnp.einsum("zik,ik->iz", functions[:, config], basis[epoch])
-        blocks += jnp.tensordot(at_observations, functions, 1)
-        flat = jnp.full((*blocks.shape[:2], 1), jnp.sqrt(mean_variance))
-        cross = jnp.concatenate([blocks, flat], -1)
-        epochs = jnp.concatenate(
-            [basis, jnp.full((len(basis), 1), jnp.sqrt(mean_variance))], axis=1
-        )
-
-        variance = own * jnp.diagonal(self.config)[:, None]
-        variance = variance * (jnp.square(basis) @ self.fidelity.values)
-        products = jnp.einsum("zck,zcl->ckl", functions, functions)
-        variance += jnp.einsum("ckl,ek,el->ce", products, basis, basis) + mean_variance
-        prior_mean = mean + jnp.tensordot(self.task.gram() @ weights, self.response, 1)
-        return condition_on(
-            at, noise, TargetPosterior(prior_mean, variance), cross, epochs, under_way
-        )
-
-
-def _regression(
-    gram: Float[Array, "task+1 task+1"],
-) -> tuple[Float[Array, "task"], Float[Array, ""]]:
-    """Coefficients of the last task's regression on the others, and the variance left over."""
-    sources, row = gram[:-1, :-1], gram[-1, :-1]
-    ridge = jnp.finfo(row.dtype).eps ** 0.5 * jnp.mean(jnp.diagonal(sources))
-    factor = cholesky(sources + ridge * jnp.eye(len(row), dtype=row.dtype))
-    weights = solve_cholesky(factor, row[:, None])[:, 0]
-    own = gram[-1, -1] - row @ weights
-    rounding = 10 * ridge
-    return weights, jnp.where(own < -rounding, jnp.nan, jnp.maximum(own, 0))

@@ -11,7 +11,14 @@ import tinygp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amt.gp.conditional import Ensemble, Observations, OffGrid, SourcePosterior, numerical_rank
+from amt.gp.conditional import (
+    Ensemble,
+    Observations,
+    OffGrid,
+    SourcePosterior,
+    mean_prior,
+    numerical_rank,
+)
 from amt.gp.kronecker import outer
 from amt.kernels.task import TaskKernel
 from amt.model import CurveGrid, MultiTaskGP
@@ -212,6 +219,11 @@ def test_a_grid_configuration_given_as_one_off_the_grid_is_the_same(task):
     for got, draws, want in zip(*posteriors(), strict=True):
         np.testing.assert_allclose(got, jnp.concatenate([want, want]), atol=1e-6)
         np.testing.assert_allclose(draws[0], got, atol=1e-6)
+
+
+def test_one_source_of_incomplete_curves_has_the_variance_of_its_scores():
+    mean, variance = mean_prior(jnp.asarray([0.4]), jnp.asarray([[[0.1, jnp.nan, 0.5]]]))
+    np.testing.assert_allclose((mean, variance), (0.4, 0.04))
 
 
 def test_kernels_get_a_clear_error_instead_of_wrong_gradients():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amt.gp import kronecker
-from amt.gp.conditional import Observations, OffGrid, mean_prior, target_noise
+from amt.gp.conditional import Observations, OffGrid
 from amt.gp.latent_kronecker import (
     LatentSourcePosterior,
     Solver,
@@ -20,7 +20,9 @@ from amt.gp.latent_kronecker import (
     log_likelihood,
     profile_log_likelihood,
 )
-from tests.gp.test_conditional import KnownTask, problem
+from tests.gp.test_conditional import KnownTask, off_grid_problem, on_the_grid, problem
+from tests.gp.test_observed_curves import condition
+from tests.gp.test_observed_curves import dense_posterior as joint_posterior
 
 SHAPE = (3, 4, 5)
 SEEDS = st.integers(0, 2**31 - 1)
@@ -208,46 +210,12 @@ def source_posterior(arrays, mask, **options):
     )
 
 
-def dense_posterior(arrays, mask, observed, means, count):
-    """Of the joint normal of all observed scores and the target on its grid."""
-    full, config, fidelity, scores, _, task_noise, epoch_noise = arrays
-    tasks, configs, epochs = SHAPE
-    mean, mean_variance = mean_prior(means, scores)
-    t, c, e = np.nonzero(np.asarray(mask))
-    told = slice(int(count))
-    points = [
-        np.concatenate([a, np.asarray(b)])
-        for a, b in (
-            (t, np.full(int(count), tasks)),
-            (c, observed.config[told]),
-            (e, observed.epoch[told]),
-        )
-    ]
-    grid = [np.full(configs * epochs, tasks), *map(np.ravel, np.indices((configs, epochs)))]
-
-    def covariance(a, b):
-        k = full[a[0][:, None], b[0]] * config[a[1][:, None], b[1]] * fidelity[a[2][:, None], b[2]]
-        both = (a[0][:, None] == tasks) & (b[0] == tasks)
-        return np.asarray(k + jnp.where(both, mean_variance, 0))
-
-    noise_of = jnp.append(task_noise, target_noise(task_noise))
-    gram = covariance(points, points) + np.diag(noise_of[points[0]] * epoch_noise[points[2]])
-    residual = np.concatenate(
-        [(scores - means[:, None, None])[t, c, e], observed.score[told] - mean]
-    )
-    cross = covariance(points, grid)
-    solved = np.linalg.solve(gram, cross)
-    variance = np.diag(covariance(grid, grid)) - np.sum(cross * solved, 0)
-    shape = configs, epochs
-    return (mean + residual @ solved).reshape(shape), variance.reshape(shape)
-
-
 @given(SEEDS, MISSING, st.integers(0, 6), st.booleans())
 def test_posterior_without_sampling_equals_dense_algebra(seed, kind, count, degenerate):
     arrays, observed = problem(SHAPE, count, seed, degenerate)
     mask = random_mask(seed, kind)
     source, posterior = exact_posterior(arrays, mask, observed)
-    mean, variance = dense_posterior(arrays, mask, observed, source.source_mean, observed.count)
+    mean, variance = joint_posterior(arrays, np.asarray(mask), observed, source.source_mean)
     np.testing.assert_allclose(posterior.mean, mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(posterior.variance, variance, rtol=1e-5, atol=1e-6)
 
@@ -271,7 +239,8 @@ def test_source_means_and_response_equal_dense_algebra():
     gram += jnp.diag(task_noise[t] * epoch_noise[e])
     weights = jnp.linalg.solve(gram, (scores - means[:, None, None])[t, c, e])
     alpha = jnp.zeros(SHAPE).at[t, c, e].set(weights)
-    np.testing.assert_allclose(source.response, config @ alpha @ fidelity, rtol=1e-6, atol=1e-7)
+    expected = config @ alpha @ fidelity
+    np.testing.assert_allclose(source.response(config), expected, rtol=1e-6, atol=1e-7)
 
 
 def test_sampled_posterior_has_the_stated_accuracy():
@@ -322,9 +291,28 @@ def test_indefinite_task_kernels_give_nan():
     assert jnp.isnan(posterior.variance).all()
 
 
-def test_configurations_off_the_grid_are_refused():
-    arrays, observed = problem(SHAPE, 2, 11)
-    source, _ = exact_posterior(arrays, random_mask(11, "curves"), observed)
-    extra = OffGrid(jnp.ones((1, 4)), jnp.ones((1, 1)), jnp.ones(1))
-    with pytest.raises(ValueError, match="off the grid"):
-        source.condition(observed, extra)
+def test_configurations_off_the_grid_have_the_posterior_of_dense_algebra():
+    for seed, kind in ((11, "curves"), (12, "anywhere")):
+        arrays, observed, extra = off_grid_problem(SHAPE, 4, seed)
+        mask = random_mask(seed, kind)
+        source, _ = exact_posterior(on_the_grid(arrays), mask, Observations.empty(1, jnp.float64))
+        posterior = condition(source, observed, extra)
+        expected = joint_posterior(arrays, np.asarray(mask), observed, source.source_mean)
+        for got, want in zip(posterior, expected, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_singular_configurations_off_the_grid_stay_finite():
+    """Two of the grid's alike, and one off the grid like them."""
+    arrays, observed, extra = off_grid_problem(SHAPE, 4, 13)
+    index = jnp.asarray([0, 0, 1, 2, 0, 3, 4, 5])
+    arrays = arrays[0], arrays[1][index[:, None], index], *arrays[2:]
+    config = arrays[1]
+    extra = OffGrid(config[4:, :4], config[4:-1, 4:], jnp.diagonal(config)[4:])
+    mask = random_mask(13, "curves")
+    source, _ = exact_posterior(on_the_grid(arrays), mask, observed._replace(count=jnp.asarray(0)))
+    posterior = condition(source, observed, extra)
+    for got in posterior:
+        np.testing.assert_allclose(got[4], got[0], rtol=1e-5, atol=1e-6)
+    expected = joint_posterior(arrays, np.asarray(mask), observed, source.source_mean)
+    np.testing.assert_allclose(posterior.variance, expected[1], rtol=1e-5, atol=1e-6)
