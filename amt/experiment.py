@@ -1,19 +1,24 @@
-"""The closed tuning loop on many splits of a database at once.
+r"""The closed tuning loop on many splits of a database at once.
 
 A *cell* is one split (source tasks and a target task) and one seed. Cells of the same shape are
-stacked in *chunks* of a fixed size, and each chunk runs as three compiled functions, vmapped over
-its cells: `fit` (maximum likelihood on the sources), `loop` (the tuner on the target) and
-`baselines`. Compilation is ahead of time, so that its seconds are counted apart, and one
-compilation serves all chunks of a shape: a chunk that is not full repeats its last cell.
+stacked in *chunks* of a fixed size, and each chunk runs as four compiled functions of a cell: `fit`
+(inference on the sources), `condition` (what they say of any target), `loop` (the tuner on the
+target) and `baselines`. They are vmapped over the cells of a chunk, and these sharded over all
+devices.
+
+Compilation is ahead of time, so that its seconds are counted apart. It is shared by all
+experiments of a process: the loop, for example, depends on the task kernel and on the shapes, not
+on the other kernels. One compilation serves all chunks of a shape, as a chunk that is not full
+repeats its last cell.
 
 Which cells share a chunk follows from the list of cells alone, never from what has been computed
 before. A run that was interrupted therefore goes on to the same numbers, bit by bit.
 
 ```python
 experiment = Experiment(Settings(budget=50))
-cells = make_cells(make_splits("lcbench", amt.databases.load("lcbench").repeat(0)), seeds=1)
-for chunk in make_chunks(cells, size=5):
-    trajectories = experiment.run(chunk)
+splits = make_splits("lcbench", amt.databases.load("lcbench"), repeat=0)
+for chunk in make_chunks(make_cells(splits, seeds=1), size=5):
+    trajectories = experiment.run(chunk).trajectories
 ```
 """
 
@@ -22,19 +27,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
 from amt.acquisition import ACQUISITIONS
 from amt.baselines import BASELINES
 from amt.curves import LearningCurves
 from amt.databases import paper_pairs
-from amt.inference import POINT_ESTIMATES
+from amt.inference import INFERENCE
 from amt.inference.mle import Optimizer
+from amt.inference.svgp import PRESETS
 from amt.kernels import KERNELS
 from amt.model import CurveGrid, MultiTaskGP, NoiseKind, require_complete
 from amt.precision import check_dtype
@@ -52,8 +59,8 @@ class Settings:
         task, config, fidelity: kernels, by their names in `amt.KERNELS`.
         noise: kind of `amt.model.SeparableNoise`.
         precision: float64 or float32.
-        inference: a name in `amt.inference.POINT_ESTIMATES`.
-        optimizer, steps, learning_rate: its options.
+        inference: a name in `amt.inference.INFERENCE`.
+        inference_options: its options, such as `{"steps": 100}`.
         restarts: starting points of the fit.
         acquisition: a name in `amt.ACQUISITIONS`.
         acquisition_options: its options, such as `{"beta": 0.25}`.
@@ -70,9 +77,7 @@ class Settings:
     noise: str = "homoscedastic"
     precision: str = "float64"
     inference: str = "mle"
-    optimizer: str = "adam"
-    steps: int = 300
-    learning_rate: float = 0.05
+    inference_options: Mapping[str, Any] = field(default_factory=dict)
     restarts: int = 1
     acquisition: str = "ucb"
     acquisition_options: Mapping[str, float] = field(default_factory=dict)
@@ -82,23 +87,35 @@ class Settings:
         for axis, kernels in KERNELS.items():
             _check_choice(f"{axis} kernel", getattr(self, axis), kernels)
         _check_choice("noise", self.noise, get_args(NoiseKind))
-        _check_choice("inference", self.inference, POINT_ESTIMATES)
-        _check_choice("optimizer", self.optimizer, get_args(Optimizer))
+        _check_choice("inference", self.inference, INFERENCE)
         _check_choice("acquisition", self.acquisition, ACQUISITIONS)
-        options = inspect.signature(ACQUISITIONS[self.acquisition]).parameters
-        for option in self.acquisition_options:
-            _check_choice(f"option of {self.acquisition}", option, list(options)[3:])
-        for name in ("steps", "restarts", "budget"):
+        known = {"optimizer": get_args(Optimizer), "preset": tuple(PRESETS)}
+        for name, registry in (("inference", INFERENCE), ("acquisition", ACQUISITIONS)):
+            function = registry[getattr(self, name)]
+            for option, value in getattr(self, f"{name}_options").items():
+                there = list(inspect.signature(function).parameters)[3:]
+                _check_choice(f"option of {getattr(self, name)}", option, there)
+                if option in known:
+                    _check_choice(option, value, known[option])
+        for name in ("steps", "passes", "chains", "draws", "kept"):
+            if self.inference_options.get(name) is not None:
+                _check_positive(name, self.inference_options[name])
+        for name in ("restarts", "budget"):
             _check_positive(name, getattr(self, name))
         check_dtype(self.precision)
 
 
 class Split(NamedTuple):
-    """Source tasks, a target task, and their number in the list of all splits."""
+    """Source tasks, a target task, and their number in the list of all splits.
+
+    Attributes:
+        repeat: training run of the database; -1 for the mean of all.
+    """
 
     index: int
     sources: LearningCurves
     target: LearningCurves
+    repeat: int = 0
 
 
 class Cell(NamedTuple):
@@ -109,7 +126,7 @@ class Cell(NamedTuple):
 
     @property
     def key(self) -> PRNGKeyArray:
-        """Everything random in the cell comes from this key."""
+        """Everything random in the cell comes from this key; the same for all repeats."""
         return jax.random.fold_in(jax.random.key(self.seed), self.split.index)
 
     @property
@@ -123,6 +140,7 @@ def make_splits(
     *,
     kind: str = "paper",
     pair: int | Sequence[int] | None = None,
+    repeat: int | Sequence[int] | Literal["all"] | None = None,
 ) -> list[Split]:
     """Splits of a database into source tasks and a target task.
 
@@ -132,9 +150,11 @@ def make_splits(
         kind: "paper" (the published pairs) or "leave_one_out" (every task in turn is the target
             of all others).
         pair: only these, by their position (from 0); None for all.
+        repeat: training runs of the database, all splits of one after those of another; None for
+            their mean. Curves of a single run are its repeat 0.
 
     Raises:
-        ValueError: no such kind or pair.
+        ValueError: no such kind, pair or repeat.
     """
     _check_choice("split", kind, ("paper", "leave_one_out"))
     if kind == "paper":
@@ -147,7 +167,19 @@ def make_splits(
             raise ValueError(
                 f"no pair {index}; {kind} of {database} has pairs 0 to {len(names) - 1}"
             )
-    return [Split(index, *curves.split(*names[index])) for index in wanted]
+    there = 1 if curves.repeats is None else len(curves.repeats)
+    if repeat is None:
+        runs = {-1: curves}
+    else:
+        chosen = range(there) if repeat == "all" else np.atleast_1d(np.asarray(repeat)).tolist()
+        for run in chosen:
+            _check_choice("repeat", run, range(there))
+        runs = {run: curves if curves.repeats is None else curves.repeat(run) for run in chosen}
+    return [
+        Split(index, *of_run.split(*names[index]), run)
+        for run, of_run in runs.items()
+        for index in wanted
+    ]
 
 
 def make_cells(splits: Sequence[Split], *, seeds: int = 1) -> list[Cell]:
@@ -170,81 +202,119 @@ def make_chunks(cells: Sequence[Cell], *, size: int) -> list[list[Cell]]:
 
 
 class Stage:
-    """A function that is compiled ahead of time, once for each shape of its arguments.
+    """A function of one cell that runs on many, side by side on all devices.
 
-    Attributes:
-        compile_seconds, run_seconds: seconds spent so far, tracing counting as compilation.
+    It is compiled ahead of time, once for each shape of its arguments and each value of its
+    keywords, for the whole process.
     """
 
     def __init__(self, function: Callable[..., Any]):
-        self.compile_seconds = self.run_seconds = 0.0
         self._function = function
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
-    def __call__(self, *args: Any, **static: Any) -> Any:
+    def __call__(self, mesh: Mesh, *args: Any, **static: Any) -> tuple[Any, float, float]:
+        """What comes out, and seconds of compilation, tracing included, and of running.
+
+        Args:
+            mesh: devices to spread the cells over, evenly.
+            args: with a leading axis of cells.
+            static: hashable.
+        """
+        by_cell = PartitionSpec(mesh.axis_names)
+        args = jax.device_put(args, NamedSharding(mesh, by_cell))
         leaves, structure = jax.tree.flatten(args)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        key = structure, shapes, tuple(static.items())
+        key = mesh, structure, shapes, tuple(static.items())
         start = perf_counter()
         if key not in self._compiled:
-            function = jax.jit(partial(self._function, **static))
-            self._compiled[key] = function.lower(*args).compile()
-            self.compile_seconds += perf_counter() - start
-            start = perf_counter()
+            function = jax.shard_map(
+                jax.vmap(partial(self._function, **static)),
+                mesh=mesh,
+                in_specs=by_cell,
+                out_specs=by_cell,
+                check_vma=False,
+            )
+            self._compiled[key] = jax.jit(function).lower(*args).compile()
+        compiled = perf_counter()
         output = jax.block_until_ready(self._compiled[key](*args))
-        self.run_seconds += perf_counter() - start
-        return output
+        return output, compiled - start, perf_counter() - compiled
+
+
+Options = tuple[tuple[str, Any], ...]
+
+
+def _fit(starts, grid, key, *, estimate: Callable[..., Any], options: Options):
+    return estimate(starts, grid, key, **dict(options))
+
+
+def _condition(fitted, grid, *, rank: int):
+    return fitted.posterior(grid, rank)
+
+
+def _loop(source, target, *, budget: int, acquisition: Callable[..., Any], options: Options):
+    return simulate(
+        source, target, budget=budget, acquisition=partial(acquisition, **dict(options))
+    )
+
+
+def _baselines(key, scores, target, *, budget: int):
+    return {name: run(key, scores, target, budget=budget) for name, run in BASELINES.items()}
+
+
+_STAGES = {
+    "fit": Stage(_fit),
+    "condition": Stage(_condition),
+    "loop": Stage(_loop),
+    "baselines": Stage(_baselines),
+}
+
+
+class ChunkResult(NamedTuple):
+    """What came out of a chunk.
+
+    Attributes:
+        trajectories: of each of `METHODS`, NumPy arrays with a leading axis of cells.
+        diagnostics: of the fit of each cell (such as `amt.inference.Fit.diagnostics`).
+        seconds: of compilation, and of running each stage.
+    """
+
+    trajectories: dict[str, Trajectory]
+    diagnostics: list[dict[str, float]]
+    seconds: dict[str, float]
 
 
 class Experiment:
-    """Runs chunks of cells and counts the seconds.
+    """Runs chunks of cells.
 
     Args:
         settings: what to compute.
         chunk: number of cells that every chunk is filled up to by repeating its last cell, so that
             compilations are shared; a longer chunk runs as it is.
-
-    Attributes:
-        not_converged: fits so far that had not converged (`amt.inference.Fit.converged`).
+        devices: where; by default all.
     """
 
-    def __init__(self, settings: Settings, *, chunk: int = 1):
-        s = self.settings = settings
-        self.not_converged = 0
+    def __init__(self, settings: Settings, *, chunk: int = 1, devices: Sequence[Any] | None = None):
+        self.settings = settings
         self._chunk = chunk
-        acquisition = partial(ACQUISITIONS[s.acquisition], **s.acquisition_options)
-
-        def fit(starts, grids):
-            options: Any = {"optimizer": s.optimizer, "steps": s.steps}
-            estimate = partial(
-                POINT_ESTIMATES[s.inference], learning_rate=s.learning_rate, **options
-            )
-            return jax.vmap(estimate)(starts, grids)
-
-        def loop(models, grids, targets, *, rank):
-            def one(model, grid, target):
-                source = model.source_posterior(grid, rank=rank)
-                return simulate(source, target, budget=s.budget, acquisition=acquisition)
-
-            return jax.vmap(one)(models, grids, targets)
-
-        def baselines(keys, grids, targets):
-            run = {name: jax.vmap(partial(b, budget=s.budget)) for name, b in BASELINES.items()}
-            return {name: baseline(keys, grids.scores, targets) for name, baseline in run.items()}
-
-        self._stages = {"fit": Stage(fit), "loop": Stage(loop), "baselines": Stage(baselines)}
+        self._mesh = Mesh(jax.devices() if devices is None else devices, ("cell",))
 
     def run(
         self, cells: Sequence[Cell], report: Callable[[str], None] = lambda stage: None
-    ) -> dict[str, Trajectory]:
-        """Trajectories of each of `METHODS`, as NumPy arrays with a leading axis of cells.
+    ) -> ChunkResult:
+        """Fit, tune and run the baselines on each cell.
 
         Args:
             cells: of the same shape.
             report: is called with the name of each stage before it starts.
+
+        Raises:
+            ValueError: source curves are incomplete, or there are too many of them for dense
+                inference.
         """
-        dtype = jnp.dtype(self.settings.precision)
-        filled = [*cells, *[cells[-1]] * (self._chunk - len(cells))]
+        s, devices = self.settings, self._mesh.size
+        size = -(-max(self._chunk, len(cells)) // devices) * devices
+        filled = [*cells, *[cells[-1]] * (size - len(cells))]
+        dtype = jnp.dtype(s.precision)
         keys = [jax.random.split(cell.key) for cell in filled]
         grids = [CurveGrid.of(cell.split.sources, dtype) for cell in filled]
         for cell, grid in zip(filled, grids, strict=True):
@@ -252,18 +322,32 @@ class Experiment:
         grids = stack(grids)
         targets = jnp.stack([jnp.asarray(c.split.target.scores[0], dtype) for c in filled])
         starts = [self._starts(cell, key[0]) for cell, key in zip(filled, keys, strict=True)]
+        fit_keys = jnp.stack([jax.random.fold_in(key[0], s.restarts) for key in keys])
+        seconds = {"compile": 0.0, **dict.fromkeys(_STAGES, 0.0)}
 
-        report("fit")
-        fits = self._stages["fit"](stack(starts), grids)
-        best = np.take_along_axis(np.asarray(fits.converged), np.asarray(fits.best)[:, None], 1)
-        self.not_converged += int((~best[: len(cells)]).sum())
-        report("loop")
+        def stage(name: str, *args: Any, **static: Any) -> Any:
+            report(name)
+            output, compiling, running = _STAGES[name](self._mesh, *args, **static)
+            seconds["compile"] += compiling
+            seconds[name] += running
+            return output
+
+        options = tuple(sorted(s.inference_options.items()))
+        estimate = INFERENCE[s.inference]
+        fits = stage("fit", stack(starts), grids, fit_keys, estimate=estimate, options=options)
         rank = fidelity_rank(fits.model, grids)
-        tuned = self._stages["loop"](fits.model, grids, targets, rank=rank)
-        report("baselines")
-        others = self._stages["baselines"](jnp.stack([k[1] for k in keys]), grids, targets)
+        sources = stage("condition", fits, grids, rank=rank)
+        acquisition, options = ACQUISITIONS[s.acquisition], tuple(s.acquisition_options.items())
+        rule = {"budget": s.budget, "acquisition": acquisition, "options": options}
+        tuned = stage("loop", sources, targets, **rule)
+        run_keys = jnp.stack([key[1] for key in keys])
+        others = stage("baselines", run_keys, grids.scores, targets, budget=s.budget)
+
         cut = partial(jax.tree.map, lambda leaf: np.asarray(leaf)[: len(cells)])
-        return {"amt": cut(tuned), **{name: cut(others[name]) for name in BASELINES}}
+        trajectories = {"amt": cut(tuned), **{name: cut(others[name]) for name in BASELINES}}
+        fits = cut(fits)
+        each = [jax.tree.map(lambda leaf, i=i: leaf[i], fits) for i in range(len(cells))]
+        return ChunkResult(trajectories, [fit.diagnostics() for fit in each], seconds)
 
     def _starts(self, cell: Cell, key: PRNGKeyArray) -> MultiTaskGP:
         s = self.settings
@@ -275,13 +359,6 @@ class Experiment:
                 for k in jax.random.split(key, s.restarts)
             ]
         )
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Seconds spent so far on compiling, and on running each stage."""
-        compiling = sum(stage.compile_seconds for stage in self._stages.values())
-        running = {name: stage.run_seconds for name, stage in self._stages.items()}
-        return {"compile": compiling, **running}
 
 
 def _check_choice(what: str, value: Any, known: Any) -> None:

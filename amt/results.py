@@ -8,17 +8,21 @@ an uninterrupted run: no time, date or host is in it. Those are in `timings.json
 
     settings.json       what was asked for ("settings") and computed with ("provenance")
     parts/0000.parquet  rows of the first chunk, and so on
-    results.parquet     all rows, by split, seed, method and query
-    timings.json        seconds, machine, device and versions of the latest run
+    parts/0000.json     its seconds, and the diagnostics of its fits
+    results.parquet     all rows, by split, repeat, seed, method and query
+    timings.json        seconds and diagnostics of all parts; machine of the latest run
 
 One row is one query of one method in one cell: `query` counts from 1 and is the number of epochs
 spent so far, `epoch` counts from 1, and `rank`, `regret` and `normalized_regret` (`amt.metrics`)
-are those of the configuration `recommended` after it.
+are those of the configuration `recommended` after it. `log_density`, `coverage50` and `coverage90`
+are of the forecast of final scores (`amt.simulate.Forecast`), NaN of methods that make none.
+`repeat` is the training run of the database, -1 the mean of all.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,7 @@ import pyarrow.parquet as pq
 from amt.atomic import TEMPORARY, atomic_write
 from amt.experiment import METHODS, Cell
 from amt.metrics import mean_and_standard_error, normalized_regret, rank, regret
-from amt.simulate import Trajectory
+from amt.simulate import Forecast, Trajectory
 
 SCHEMA = pa.schema(
     {
@@ -38,6 +42,7 @@ SCHEMA = pa.schema(
         "split": pa.int32(),
         "sources": pa.string(),
         "target": pa.string(),
+        "repeat": pa.int32(),
         "seed": pa.int32(),
         "method": pa.string(),
         "query": pa.int32(),
@@ -48,10 +53,14 @@ SCHEMA = pa.schema(
         "rank": pa.int32(),
         "regret": pa.float64(),
         "normalized_regret": pa.float64(),
+        "log_density": pa.float64(),
+        "coverage50": pa.float64(),
+        "coverage90": pa.float64(),
     }
 )
-METRICS = ("rank", "regret", "normalized_regret")
-_KEYS = SCHEMA.names[:7]
+METRICS = ("rank", "regret", "normalized_regret", *Forecast._fields)
+CELL = ["split", "repeat", "seed"]
+_KEYS = SCHEMA.names[:8]
 
 
 def result_table(
@@ -61,7 +70,9 @@ def result_table(
     rows = []
     for method, trajectory in trajectories.items():
         for index, cell in enumerate(cells):
-            config, epoch, score, recommended = (np.asarray(leaf)[index] for leaf in trajectory)
+            config, epoch, score, recommended = (np.asarray(leaf)[index] for leaf in trajectory[:4])
+            nothing = Forecast(*[np.full((index + 1, len(score)), np.nan)] * 3)
+            forecast = trajectory.forecast or nothing
             target = cell.split.target
             curves = target.scores[0]
             columns = {
@@ -73,6 +84,7 @@ def result_table(
                 "rank": rank(curves, recommended),
                 "regret": regret(curves, recommended),
                 "normalized_regret": normalized_regret(curves, recommended),
+                **{n: np.asarray(leaf)[index] for n, leaf in forecast._asdict().items()},
             }
             arrays = [pa.array(columns[f.name]).cast(f.type) for f in SCHEMA]
             rows.append(pa.Table.from_arrays(arrays, schema=SCHEMA))
@@ -116,6 +128,14 @@ def write_json(path: Path, content: Any) -> None:
     atomic_write(path, lambda file: file.write(text.encode()))
 
 
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; None unless it is there and whole."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def open_folder(folder: Path, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool:
     """Prepare the folder of a run; whether parts of an earlier run were thrown away.
 
@@ -130,10 +150,7 @@ def open_folder(folder: Path, settings: Mapping[str, Any], provenance: Mapping[s
         left_over.unlink(missing_ok=True)
     record = json.loads(json.dumps({"settings": settings, "provenance": provenance}))
     path = folder / "settings.json"
-    try:
-        earlier = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        earlier = {}
+    earlier = read_json(path) or {}
     if "settings" in earlier and earlier["settings"] != record["settings"]:
         raise ValueError(f"{folder} has results of other settings: give another output folder")
     stale = [] if earlier == record else [*folder.glob("parts/*"), *folder.glob("*.parquet")]
@@ -154,6 +171,7 @@ def fingerprint(*content: bytes | np.ndarray | str) -> str:
     return digest.hexdigest()
 
 
+@cache
 def code_fingerprint() -> str:
     """SHA-256 of the source code of `amt`, whose numbers may change with it."""
     package = Path(__file__).parent
@@ -172,7 +190,7 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         rows = results.loc[results["method"] == method]
         columns: dict[str, Any] = {"method": method}
         for metric in METRICS:
-            by_cell = rows.pivot(index=["split", "seed"], columns="query", values=metric)
+            by_cell = rows.pivot(index=CELL, columns="query", values=metric)
             columns["query"] = by_cell.columns
             mean, error = mean_and_standard_error(by_cell.to_numpy())
             columns |= {metric: mean, f"{metric}_error": error}
@@ -186,6 +204,7 @@ def _key_columns(database: str, cell: Cell, method: str, budget: int) -> dict[st
         "split": np.full(budget, cell.split.index),
         "sources": [",".join(cell.split.sources.tasks)] * budget,
         "target": [cell.split.target.tasks[0]] * budget,
+        "repeat": np.full(budget, cell.split.repeat),
         "seed": np.full(budget, cell.seed),
         "method": [method] * budget,
         "query": np.arange(1, budget + 1),
@@ -193,8 +212,9 @@ def _key_columns(database: str, cell: Cell, method: str, budget: int) -> dict[st
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    """By split, seed, method in the order of `METHODS`, and query; as one chunk."""
+    """By split, repeat, seed, method in the order of `METHODS`, and query; as one chunk."""
     place = {name: number for number, name in enumerate(METHODS)}
     method = np.array([place[m] for m in table["method"].to_pylist()])
-    split, seed, query = (table[c].to_numpy() for c in ("split", "seed", "query"))
-    return table.take(pa.array(np.lexsort((query, method, seed, split)))).combine_chunks()
+    split, repeat, seed, query = (table[c].to_numpy() for c in (*CELL, "query"))
+    order = np.lexsort((query, method, seed, repeat, split))
+    return table.take(pa.array(order)).combine_chunks()

@@ -18,7 +18,7 @@ import pandas as pd
 from amt.databases import DATABASES
 from amt.experiment import METHODS
 from amt.plotting import LABELS, recommendation_figure, save_figure
-from amt.results import summarize
+from amt.results import CELL, summarize
 
 ROOT = Path(__file__).resolve().parents[1]
 BUDGETS = (10, 25, 50, 100)
@@ -78,7 +78,7 @@ def results_table(frames: dict[str, pd.DataFrame]) -> str:
     ]
     for database, frame in frames.items():
         summary = summarize(frame).set_index(["query", "method"])
-        cells = len(frame[["split", "seed"]].drop_duplicates())
+        cells = len(frame[CELL].drop_duplicates())
         title = f"{database}, {cells} cell{'s' * (cells > 1)}"
         lines += [r"\midrule", rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\emph{{{title}}}}} \\"]
         for method in METHODS:

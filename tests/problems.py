@@ -3,6 +3,7 @@
 from functools import cache
 
 import numpy as np
+import pandas as pd
 from ConfigSpace import (
     Categorical,
     ConfigurationSpace,
@@ -12,6 +13,8 @@ from ConfigSpace import (
 )
 
 from amt.curves import LearningCurves
+from amt.experiment import METHODS
+from amt.results import METRICS
 
 
 @cache
@@ -61,3 +64,15 @@ def small_curves(
         tasks=[f"task {t}" for t in range(num_tasks)],
         scores=scores,
     )
+
+
+def made_up_results(splits: int = 3, budget: int = 12) -> pd.DataFrame:
+    """Rows of `amt.results`, their metrics uniform random numbers."""
+    index = pd.MultiIndex.from_product(
+        [range(splits), [0], [0], METHODS, range(1, budget + 1)],
+        names=["split", "repeat", "seed", "method", "query"],
+    )
+    frame = index.to_frame(index=False)
+    metrics = np.random.default_rng(splits).uniform(size=(len(METRICS), len(frame)))
+    frame = frame.assign(**dict(zip(METRICS, metrics, strict=True)))
+    return frame.assign(rank=(99 * frame["rank"]).astype(int))

@@ -3,11 +3,10 @@ import os
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from amt.experiment import METHODS
+from tests.problems import made_up_results
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,18 +21,6 @@ def build_paper():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def make_results(splits: int = 3, budget: int = 12) -> pd.DataFrame:
-    index = pd.MultiIndex.from_product(
-        [range(splits), [0], METHODS, range(1, budget + 1)],
-        names=["split", "seed", "method", "query"],
-    )
-    frame = index.to_frame(index=False)
-    metrics = np.random.default_rng(splits).uniform(size=(3, len(frame)))
-    return frame.assign(
-        rank=(99 * metrics[0]).astype(int), regret=metrics[1], normalized_regret=metrics[2]
-    )
 
 
 def save(results: pd.DataFrame, path: Path, age: float = 0) -> None:
@@ -53,10 +40,10 @@ def no_latexmk(monkeypatch):
 
 
 def test_figures_and_table_come_from_the_latest_results(build_paper, tmp_path, folders, capsys):
-    latest = make_results(splits=3)
+    latest = made_up_results(splits=3)
     save(latest, tmp_path / "results/bundled/new/results.parquet")
-    save(make_results(splits=2), tmp_path / "results/bundled/old/results.parquet", age=60)
-    save(make_results(splits=1), tmp_path / "results/lcbench/one/results.parquet")
+    save(made_up_results(splits=2), tmp_path / "results/bundled/old/results.parquet", age=60)
+    save(made_up_results(splits=1), tmp_path / "results/lcbench/one/results.parquet")
     build_paper.main(folders)
     assert (tmp_path / "paper/figures/at2-bundled.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "paper/figures/at2-lcbench.pdf").exists()
@@ -71,7 +58,7 @@ def test_figures_and_table_come_from_the_latest_results(build_paper, tmp_path, f
 
 
 def test_table_is_well_formed_and_marks_the_best(build_paper):
-    table = build_paper.results_table({"bundled": make_results()})
+    table = build_paper.results_table({"bundled": made_up_results()})
     rows = [line for line in table.splitlines() if line.split(" & ")[0] in {"amt", "random search"}]
     assert len(rows) == 2
     assert all(row.count(" & ") == 2 and row.endswith(r"\\") for row in rows)
@@ -80,7 +67,7 @@ def test_table_is_well_formed_and_marks_the_best(build_paper):
 
 
 def test_a_short_budget_is_shown_at_its_end(build_paper):
-    assert "\n & 7 & 7 \\\\\n" in build_paper.results_table({"bundled": make_results(budget=7)})
+    assert "\n & 7 & 7 \\\\\n" in build_paper.results_table({"bundled": made_up_results(budget=7)})
 
 
 def test_without_results_it_says_what_makes_them(build_paper, folders, capsys):
@@ -90,7 +77,7 @@ def test_without_results_it_says_what_makes_them(build_paper, folders, capsys):
 
 
 def test_a_pdf_that_does_not_compile_is_an_error(build_paper, tmp_path, folders, monkeypatch):
-    save(make_results(), tmp_path / "results/bundled/one/results.parquet")
+    save(made_up_results(), tmp_path / "results/bundled/one/results.parquet")
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setattr("subprocess.run", lambda command, cwd: type("Done", (), {"returncode": 12}))
     with pytest.raises(SystemExit, match="latexmk failed"):

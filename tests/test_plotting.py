@@ -4,17 +4,12 @@ import pytest
 
 from amt.experiment import METHODS
 from amt.plotting import LABELS, STYLES, recommendation_figure, save_figure
+from tests.problems import made_up_results
 
 
 @pytest.fixture
 def results() -> pd.DataFrame:
-    random = np.random.default_rng(0)
-    index = pd.MultiIndex.from_product(
-        [range(3), [0], METHODS, range(1, 6)], names=["split", "seed", "method", "query"]
-    )
-    frame = index.to_frame(index=False)
-    metrics = random.uniform(size=(3, len(frame)))
-    return frame.assign(rank=metrics[0], regret=metrics[1], normalized_regret=metrics[2])
+    return made_up_results(budget=5)
 
 
 def test_every_method_has_a_label_and_a_style_of_its_own():

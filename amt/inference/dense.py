@@ -8,7 +8,7 @@ with. The task means are at their generalized-least-squares value,
 Source: Rasmussen and Williams (2006), algorithm 2.1 and equation 2.41 (for a flat prior).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -27,7 +27,7 @@ from amt.gp.conditional import (
     target_noise,
 )
 from amt.gp.kronecker import GridPoints, KroneckerKernel, grid_points, outer
-from amt.inference.mle import Fit, fit_mle
+from amt.inference.mle import Fit, Optimizer, fit_mle
 from amt.kernels.task import GivenGram
 from amt.model import CurveGrid, MultiTaskGP, require_complete
 
@@ -172,6 +172,10 @@ class DenseFit(NamedTuple):
     def model(self) -> MultiTaskGP:
         return self.fit.model.model
 
+    def diagnostics(self) -> dict[str, float]:
+        """As of `fit_mle`."""
+        return self.fit.diagnostics()
+
     def posterior(self, grid: CurveGrid, rank: int | None = None) -> DensePosterior:
         """What the sources say of any target. Dense algebra has no use for a `rank`."""
         return self.fit.model.posterior(grid)
@@ -182,15 +186,17 @@ def fit_dense(
     grid: CurveGrid,
     key: PRNGKeyArray | None = None,
     *,
+    optimizer: Optimizer = "adam",
+    steps: int = 300,
+    learning_rate: float = 0.05,
     largest: int = LARGEST,
-    **options,
 ) -> DenseFit:
     """Maximise the log marginal likelihood of `grid` from each of the `starts`.
 
     Args:
         key: not used, as nothing is random; the other ways of inference have one.
+        optimizer, steps, learning_rate: as in `fit_mle`.
         largest: number of observations up to which to try.
-        options: of `fit_mle`.
 
     Raises:
         ValueError: there are more observations; the message says what they would take.
@@ -203,4 +209,5 @@ def fit_dense(
             f"that grows with their cube; the limit is {largest} observations. Inference on the "
             "grid (fit_mle) gives the same answers."
         )
+    options: Any = {"optimizer": optimizer, "steps": steps, "learning_rate": learning_rate}
     return DenseFit(fit_mle(DenseGP(starts), grid, **options))

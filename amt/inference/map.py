@@ -1,5 +1,7 @@
 """Maximum a posteriori: the marginal likelihood and the weak priors of `amt.inference.priors`."""
 
+from jaxtyping import PRNGKeyArray
+
 from amt.inference.mle import Fit, Optimizer, maximize
 from amt.inference.priors import log_prior
 from amt.model import CurveGrid, MultiTaskGP
@@ -8,6 +10,7 @@ from amt.model import CurveGrid, MultiTaskGP
 def fit_map(
     starts: MultiTaskGP,
     grid: CurveGrid,
+    key: PRNGKeyArray | None = None,
     *,
     optimizer: Optimizer = "adam",
     steps: int = 300,

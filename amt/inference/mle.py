@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from amt.gp.conditional import SourcePosterior
 from amt.gp.latent_kronecker import LatentSourcePosterior
@@ -38,6 +38,10 @@ class Fit(NamedTuple):
     converged: Bool[Array, "restart"]
     best: Int[Array, ""]
 
+    def diagnostics(self) -> dict[str, float]:
+        """Whether the restart that was kept has `converged` (1, else 0); not for `jax.jit`."""
+        return {"converged": float(self.converged[self.best])}
+
     def posterior(
         self, grid: CurveGrid, rank: int | None = None
     ) -> SourcePosterior | LatentSourcePosterior:
@@ -48,6 +52,7 @@ class Fit(NamedTuple):
 def fit_mle(
     starts: MultiTaskGP,
     grid: CurveGrid,
+    key: PRNGKeyArray | None = None,
     *,
     optimizer: Optimizer = "adam",
     steps: int = 300,
@@ -60,6 +65,7 @@ def fit_mle(
 
     Args:
         starts: models stacked along a leading axis, one entry a restart (`stack`).
+        key: not used, as nothing is random; other ways of inference have one.
         optimizer: "adam", its learning rate warmed up over the first twentieth of the steps and
             then decayed to a hundredth along a cosine; or "lbfgs" with a zoom line search.
         learning_rate: Adam's largest.

@@ -110,6 +110,8 @@ Its 300 later passes are 3 after each of 100 observations of the target, which a
 exactly here. Its learning rate, too, starts at 0, so that the first pass changes nothing.
 """
 
+PRESETS = {"light": SVGPSettings(), "reference": REFERENCE}
+
 
 class SVGPState(NamedTuple):
     """Where the optimisation is.
@@ -147,6 +149,10 @@ class SparseFit(NamedTuple):
     @property
     def model(self) -> MultiTaskGP:
         return self.gp.model
+
+    def diagnostics(self) -> dict[str, float]:
+        """The last tenth's mean estimate of the `elbo`; not for `jax.jit`."""
+        return {"elbo": float(self.elbo[-len(self.elbo) // 10 :].mean())}
 
     def posterior(self, grid: CurveGrid, rank: int | None = None) -> SparsePosterior:
         """What the sources say of any target; `rank` as in `amt.gp.conditional`."""

@@ -41,6 +41,9 @@ KERNELS: dict[str, dict[str, type[Kernel]]] = {
     },
 }
 
+AT2 = ("at2", "deep_poly", "at2")
+"""Names of the kernels that Xiao, Xing, Neiswanger (2021) chose."""
+
 
 def make_kernel(
     axis: str,
@@ -76,6 +79,7 @@ def make_kernel(
 
 
 __all__ = [
+    "AT2",
     "ICM",
     "KERNELS",
     "AT2Fidelity",
