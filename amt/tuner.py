@@ -38,6 +38,7 @@ from amt.gp.conditional import (
     TargetPosterior,
     numerical_rank,
 )
+from amt.gp.observed_curves import IncompleteSourcePosterior
 from amt.inference import Fit, fit_mle
 from amt.model import CurveGrid, MultiTaskGP
 from amt.space import Encoder, check_configs
@@ -128,7 +129,7 @@ _source_posterior = eqx.filter_jit(MultiTaskGP.source_posterior)
 
 @eqx.filter_jit
 def _condition(
-    source: SourcePosterior,
+    source: SourcePosterior | IncompleteSourcePosterior,
     kernel: Kernel,
     grid: Float[Array, "config feature"],
     added: Float[Array, "added feature"],
@@ -139,7 +140,7 @@ def _condition(
 
 @eqx.filter_jit
 def candidate_values(
-    source: SourcePosterior,
+    source: SourcePosterior | IncompleteSourcePosterior,
     kernel: Kernel,
     grid: Float[Array, "config feature"],
     added: Float[Array, "added feature"],
@@ -222,7 +223,7 @@ class Tuner:
     at a time can use it.
 
     Args:
-        sources: past tasks, with complete curves.
+        sources: past tasks, their curves complete or not.
         key: for the starting points of the fit and for candidates.
         space: where to look, by default in the sources' space; it can be narrower, not wider.
         acquisition: see `amt.acquisition`.

@@ -120,8 +120,8 @@ def sources_from_studies(
     intermediate values count, each as the configuration of those parameters that every such trial
     of every study has; parameters that only some have (conditional ones) are left out. Ranges and
     choices are the union over the studies. Trials of equal parameters are averaged. Values that
-    are not finite count as missing, and so do steps that only other trials have: `AMTSampler`
-    refuses such sources. `outcome` of the result says how scores were made of values
+    are not finite count as missing, and so do steps that only other trials have and configurations
+    that only other studies have. `outcome` of the result says how scores were made of values
     (`amt.outcome`).
 
     Args:
@@ -273,7 +273,8 @@ class AMTSampler(BaseSampler):
     retried trial can inherit those of the failed one.
 
     Args:
-        sources: past tasks, such as `sources_from_studies` or a database of `amt.databases`.
+        sources: past tasks, such as `sources_from_studies` or a database of `amt.databases`, their
+            curves complete or not.
         seed: of the fit and of what is random; the same in all workers of a study.
         acquisition: see `amt.acquisition`.
         space: search space of the new study where its ranges differ from the sources', with the
@@ -287,8 +288,7 @@ class AMTSampler(BaseSampler):
         options: of `amt.fit_sources`.
 
     Raises:
-        ValueError: the sources are incomplete (the message names study, configuration and epoch),
-            or `space` has other hyperparameters.
+        ValueError: `space` has other hyperparameters than the sources.
     """
 
     def __init__(
@@ -306,14 +306,6 @@ class AMTSampler(BaseSampler):
         kernels: Mapping[str, str] | None = None,
         **options: Any,
     ):
-        missing = np.argwhere(np.isnan(sources.scores))
-        if len(missing):
-            task, config, epoch = missing[0]
-            raise ValueError(
-                f"configurations off the grid need complete source curves, but {len(missing)} "
-                f"scores are missing; the first is of study {sources.tasks[task]!r}, configuration "
-                f"{config} {dict(sources.configs[config])}, epoch {sources.epochs[epoch]}"
-            )
         self._space = deepcopy(sources.space if space is None else space)
         self._distributions = distributions_of_space(self._space)
         wanted = set(distributions_of_space(sources.space))

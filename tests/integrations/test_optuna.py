@@ -283,15 +283,60 @@ def test_studies_that_do_not_go_together_are_named(storage):
         sources_from_studies(storage, ["x", "other"])
 
 
-def test_incomplete_sources_are_refused_by_name(storage):
-    for name in ("x", "y"):
+def record_different_configs(storage, trials=12):
+    """Two studies of random configurations of their own, half of their trials pruned."""
+    for seed, (name, best) in enumerate({"a": 0.45, "b": 0.6}.items()):
         study = study_in(storage, name)
-        add(study, ONE, [0.1, 0.2])
-        add(study, OTHER, [0.1, 0.2][: 1 if name == "y" else 2], state=TrialState.PRUNED)
-    curves = sources_from_studies(storage)
-    assert np.isnan(curves.scores).sum() == 1
-    with pytest.raises(ValueError, match=r"study 'y', configuration 1 \{.*sgd.*\}, epoch 2"):
-        AMTSampler(curves)
+        rng = np.random.default_rng(seed)
+        for number in range(trials):
+            config = {
+                "rate": float(10 ** rng.uniform(-4, 0)),
+                "depth": int(rng.choice([1, 3, 5, 7, 9])),
+                "optimizer": ("adam", "sgd")[rng.integers(2)],
+                "dropout": (0.1, 0.4, 0.7)[rng.integers(3)],
+            }
+            pruned = number % 2
+            values = curve(config, best)[: rng.integers(1, EPOCHS) if pruned else EPOCHS]
+            add(study, config, values, state=TrialState.PRUNED if pruned else TrialState.COMPLETE)
+
+
+def test_studies_of_different_configurations_beat_random_search(tmp_path):
+    address = f"sqlite:///{tmp_path}/past.db"
+    record_different_configs(optuna.storages.RDBStorage(address))
+    past = sources_from_studies(address)
+    there = ~np.isnan(past.scores)
+    assert there.any(2).sum(0).tolist() == [1] * 24  # each configuration in one of the two
+    assert there.sum() == sum(
+        len(t.intermediate_values)
+        for name in ("a", "b")
+        for t in optuna.load_study(study_name=name, storage=address).trials
+    )
+    fit = AMTSampler(past, seed=0, **FIT).fit
+    budget = 30
+    found, random = [], []
+    for best in (0.48, 0.55):
+        for seed in range(2):
+            sampler = AMTSampler(past, fit=fit, seed=seed)
+            storage = f"sqlite:///{tmp_path}/{best}-{seed}.db"
+            study = new_study(sampler, storage=storage)
+            while sum(len(t.intermediate_values) for t in study.trials) < budget:
+                finish(study, study.ask(), best)
+            found.append(study.best_value)
+            plain = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+            trials = [suggest(plain.ask()) for _ in range(budget // EPOCHS)]
+            random.append(max(curve(config, best)[-1] for config in trials))
+    assert np.mean(found) > np.mean(random) + 0.01
+    assert min(found) > 0.9 * (1 - 0.5 * np.exp(-3)) - 0.02
+
+
+def test_incomplete_sources_in_float32(storage):
+    record_different_configs(storage)
+    sampler = AMTSampler(sources_from_studies(storage), dtype="float32", **FIT)
+    study = new_study(sampler)
+    for _ in range(3):
+        finish(study, study.ask())
+    assert sampler._source.weights.dtype == jnp.float32
+    assert study.best_value > 0.8
 
 
 # The decision rule
