@@ -4,8 +4,10 @@ A sweep is a folder with the folder of one run (`amt.run`) for each combination.
 job of a sweep, `collect` makes one table of its runs, and `Report`, a callback of Hydra, writes
 table and figure when all jobs are done.
 
-    <database>/<task>-<config>-<fidelity>-<inference>/   results of one run
-    table.csv, table.tex                               one row a run, the best first
+    <database>/<task>-<config>-<fidelity>-<inference>/
+                   results of one run
+    table.csv      one row a run, the best first
+    table.tex      the best, the worst and the published of each database, if there are many
     figure.pdf, figure.png
 """
 
@@ -98,9 +100,22 @@ def budgets_of(table: pd.DataFrame) -> list[int]:
     return [int(name) for name in names if name.isdigit()]
 
 
+def highlights(table: pd.DataFrame, most: int = 8) -> pd.DataFrame:
+    """Of each database with more than `most` rows: the best five, the published and the worst.
+
+    With a column `place`, from 1.
+    """
+    of_database = table.groupby("database", sort=False)["task"]
+    place, count = of_database.cumcount() + 1, of_database.transform("size")
+    published = (table[list(KERNELS)] == list(AT2)).all(axis=1)
+    chosen = (count <= most) | (place <= 5) | (place == count) | published
+    return table.assign(place=place, published=published).loc[chosen]
+
+
 def latex(table: pd.DataFrame) -> str:
-    """A LaTeX tabular of a table of `collect`: what differs, ranks, regret, forecast, seconds."""
+    """A LaTeX tabular of `highlights`: what differs, ranks, regret, forecast and seconds."""
     differing = [c for c in CHOICES if len(set(table[c])) > 1] or ["database"]
+    differing += ["place"]
     budgets = budgets_of(table)
     metrics = [("rank", b, 1, 1) for b in budgets] + [
         ("normalized_regret", budgets[-1], 100, 1),
@@ -111,7 +126,7 @@ def latex(table: pd.DataFrame) -> str:
     heads += [f"density {budgets[0]}", rf"coverage {budgets[0]} (\%)", "fit (s)", "loop (s)"]
     lines = [
         "% Made by amt.ablation; do not edit.",
-        rf"\begin{{tabular}}{{{'l' * len(differing)}{'r' * len(heads)}}}",
+        rf"\begin{{tabular}}{{{'l' * (len(differing) - 1)}r{'r' * len(heads)}}}",
         r"\toprule",
         " & ".join([*differing, *heads]) + r" \\",
         r"\midrule",
@@ -131,22 +146,18 @@ def write_report(folder: Path, figure: str, console: Console) -> None:
     """Table and figure (by its name in `amt.plotting`) of the folder of a sweep."""
     table = collect(folder)
     atomic_write(folder / "table.csv", lambda f: f.write(table.to_csv(index=False).encode()))
-    atomic_write(folder / "table.tex", lambda f: f.write(latex(table).encode()))
+    atomic_write(folder / "table.tex", lambda f: f.write(latex(highlights(table)).encode()))
     drawn = getattr(plotting, figure)(table, budgets_of(table))
     for ending in ("pdf", "png"):
         plotting.save_figure(drawn, folder / f"figure.{ending}")
     say = partial(console.print, soft_wrap=True, highlight=False)
-    for database, rows in table.groupby("database", sort=False):
-        say(f"{database}: mean rank of the recommended, and that after {budgets_of(table)} epochs")
-        for place, (_, row) in enumerate(rows.iterrows(), 1):
-            published = tuple(row[list(KERNELS)]) == AT2
-            if published or place in (1, 2, 3, len(rows)) or len(rows) <= 8:
-                name = "-".join(row[c] for c in CHOICES[1:]) + " (published)" * published
-                ranks = (
-                    f"{row[f'rank_{b}']:.1f} ± {row[f'rank_{b}_error']:.1f}"
-                    for b in budgets_of(table)
-                )
-                say(f"  {place}. {name}: {row['mean_rank']:.1f} ({', '.join(ranks)})")
+    budgets = budgets_of(table)
+    for database, rows in highlights(table).groupby("database", sort=False):
+        say(f"{database}: mean rank of the recommended ({', '.join(map(str, budgets))} epochs)")
+        for _, row in rows.iterrows():
+            name = "-".join(row[c] for c in CHOICES[1:]) + " (published)" * row["published"]
+            ranks = (f"{row[f'rank_{b}']:.1f} ± {row[f'rank_{b}_error']:.1f}" for b in budgets)
+            say(f"  {row['place']}. {name}: {row['mean_rank']:.1f} ({', '.join(ranks)})")
     for file in ("table.csv", "table.tex", "figure.pdf", "figure.png"):
         say(str(folder / file))
 

@@ -4,6 +4,7 @@ For every database with results under `results/at2`, the latest of them is taken
 
     paper/figures/at2-<database>.pdf   rank and regret against epochs spent
     paper/tables/at2.tex               the numbers at a few budgets, all databases
+    paper/{figures,tables}/*_ablation  of the ablations, if they are under `results`
     paper/main.pdf
 """
 
@@ -48,6 +49,14 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{figure} from {latest[database]}")
     (tables / "at2.tex").write_text(results_table(frames))
     print(tables / "at2.tex")
+    for name in ("kernel_ablation", "inference_ablation"):
+        made = options.results.parent / name
+        if (made / "table.tex").exists():
+            shutil.copy(made / "figure.pdf", figures / f"{name}.pdf")
+            shutil.copy(made / "table.tex", tables / f"{name}.tex")
+            print(f"{figures / name}.pdf and {tables / name}.tex from {made}")
+        else:
+            print(f"No {name}: `.venv/bin/python experiments/{name}.py` makes it.")
     compile_pdf(options.paper)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from amt.ablation import budgets_of, collect, latex, write_report
+from amt.ablation import budgets_of, collect, highlights, latex, write_report
 from amt.kernels import AT2
 from amt.plotting import inference_figure, kernel_figure
 from amt.results import METRICS, write_json
@@ -66,11 +66,20 @@ def test_report_of_kernels(kernels, capsys):
     tex = (kernels / "table.tex").read_text()
     rows = [line for line in tex.splitlines() if line.startswith(("hyperrec", "lcbench"))]
     assert len(rows) == 6
-    assert {row.count(" & ") for row in rows} == {3 + 2 + 3 + 2}
+    assert {row.count(" & ") for row in rows} == {4 + 1 + 2 + 3 + 1}
     assert r"deep\_poly" in tex
     assert (kernels / "figure.pdf").read_bytes().startswith(b"%PDF")
     printed = capsys.readouterr().out
     assert f"3. {'-'.join(AT2)}-mle (published): {table['mean_rank'][2]:.1f}" in printed
+
+
+def test_of_many_runs_the_best_the_published_and_the_worst_are_shown(tmp_path):
+    names = [("icm", "matern", f) for f in ("a", "b", "c", "d", "e", "f", "g")]
+    for number, kernels in enumerate([*names, AT2, ("icm", "tree", "h")]):
+        save(tmp_path, "hyperrec", kernels, "mle", number)
+    shown = highlights(collect(tmp_path))
+    assert list(shown["place"]) == [1, 2, 3, 4, 5, 8, 9]
+    assert list(shown["published"]) == [False] * 5 + [True, False]
 
 
 def test_kernels_are_where_the_labels_say_and_the_published_ones_are_framed(kernels):
@@ -101,7 +110,7 @@ def test_every_way_of_inference_is_a_line(tmp_path):
     line = figure.axes[0].containers[0].lines[0]
     row = table[(table["database"] == "hyperrec") & (table["inference"] == "mle")].iloc[0]
     assert list(line.get_ydata()) == [row["rank_10"], row["rank_25"]]
-    assert "inference" in latex(table)
+    assert "database & inference & place" in latex(highlights(table))
 
 
 def test_a_folder_without_runs_says_so(tmp_path):

@@ -44,7 +44,13 @@ def test_figures_and_table_come_from_the_latest_results(build_paper, tmp_path, f
     save(latest, tmp_path / "results/bundled/new/results.parquet")
     save(made_up_results(splits=2), tmp_path / "results/bundled/old/results.parquet", age=60)
     save(made_up_results(splits=1), tmp_path / "results/lcbench/one/results.parquet")
+    made = tmp_path / "kernel_ablation"
+    made.mkdir()
+    (made / "figure.pdf").write_bytes(b"a figure")
+    (made / "table.tex").write_text("a table")
     build_paper.main(folders)
+    assert (tmp_path / "paper/figures/kernel_ablation.pdf").read_bytes() == b"a figure"
+    assert (tmp_path / "paper/tables/kernel_ablation.tex").read_text() == "a table"
     assert (tmp_path / "paper/figures/at2-bundled.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "paper/figures/at2-lcbench.pdf").exists()
     table = (tmp_path / "paper/tables/at2.tex").read_text()
@@ -54,6 +60,7 @@ def test_figures_and_table_come_from_the_latest_results(build_paper, tmp_path, f
     assert re.search(rf"amt & (\\textbf{{)?{mean:.1f}", table)
     printed = capsys.readouterr().out
     assert "No results for hyperrec: `.venv/bin/python experiments/at2.py database=hy" in printed
+    assert "No inference_ablation: `.venv/bin/python experiments/inference_ablation" in printed
     assert "latexmk is not installed" in printed
 
 
