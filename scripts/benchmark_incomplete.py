@@ -1,0 +1,513 @@
+"""Final scores that incomplete learning curves leave open: amt, a subset-dense GP, and BoTorch.
+
+    python scripts/benchmark_incomplete.py [--botorch-python PATH] [--minutes 2.5] [--output FILE]
+    python scripts/benchmark_incomplete.py --large
+
+The sources of HyperRec's pair 0 lose 30% of their (task, configuration) cells, and of the curves
+that are left 50% end at a random epoch (`--seed` says which). Held out are the final scores of both
+kinds; they are scored by the mean log predictive density (LPD) of single scores, noise included,
+and by the root mean squared error (RMSE). Contenders, each in a process of its own, whose peak
+memory is its own (`ru_maxrss`), one after the other, on the same file:
+
+    amt      `fit_mle` of `MultiTaskGP` on all observations, `amt.gp.curve_prediction`
+    subset   the same model, means and optimiser on `--dense` random observations, by dense Cholesky
+             factorisations
+    botorch  `LatentKroneckerGP` on all observations by `fit_gpytorch_mll` (L-BFGS) in its
+             `use_iterative_methods`, for `--minutes` at most
+
+BoTorch's rows are (task, configuration) cells, with a kernel that is a product of an `IndexKernel`
+of full rank on tasks and of Matern-5/2 with a lengthscale for each feature; its columns are epochs,
+with its own Matern-5/2 on their logarithms. (A batch of tasks would share nothing, and must miss
+the same entries.) amt has the same two, a free-form task kernel and ARD Matern, and AT2's on epochs
+(`--kernels` names others). Scores are centred by task for BoTorch, which then standardises them.
+Its likelihood is stochastic: it is told to keep its probes
+(`linear_operator.settings.deterministic_probes`), without which L-BFGS stalls. It predicts by its
+`posterior` with one Cholesky factorisation: conjugate gradients for the variances take longer.
+
+Either is scored after several numbers of steps. Of amt, every one is a fit of its own; of BoTorch,
+they are from one run, where a step is an iteration of L-BFGS. Time is that of fitting and one
+prediction, compilation told apart; the time to an LPD is that of the first point that reaches it.
+
+The interpreter `--botorch-python` needs BoTorch and NumPy alone, not amt. Without it, and where
+this one has no BoTorch, the two others are compared.
+
+`--large` times amt alone on all 27 tasks of HyperRec with half of all entries missing: 30% of cells
+as above, and 4/7 of the other curves truncated.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+KINDS = ("truncated", "missing")
+LARGE = {"tolerance": 0.5, "rank": 10, "probes": 4, "lanczos": 32}
+
+
+class Point(NamedTuple):
+    """Of a contender: steps of its optimiser, seconds until then, seconds of prediction, and the
+    prediction of final scores, noise included, of shape (task, config).
+    """
+
+    steps: int
+    seconds: float
+    predicting: float
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+class Score(NamedTuple):
+    lpd: float
+    rmse: float
+
+
+def lengths(
+    shape: tuple[int, int, int], seed: int, missing: float = 0.3, truncated: float = 0.5
+) -> np.ndarray:
+    """Number of epochs that each (task, config) cell has, 0 where it is missing.
+
+    `truncated` is the share of the curves that are not missing; they end uniformly at random
+    before the last epoch.
+    """
+    rng = np.random.default_rng(seed)
+    tasks, configs, epochs = shape
+    cells = rng.permutation(tasks * configs)
+    none = round(missing * len(cells))
+    some = none + round(truncated * (len(cells) - none))
+    length = np.full(len(cells), epochs)
+    length[cells[:none]] = 0
+    length[cells[none:some]] = rng.integers(1, epochs, some - none)
+    return length.reshape(tasks, configs)
+
+
+def kept(scores: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """The scores, NaN behind the end of each curve."""
+    return np.where(np.arange(scores.shape[2]) < length[:, :, None], scores, np.nan)
+
+
+def held_out(length: np.ndarray, epochs: int) -> dict[str, np.ndarray]:
+    return {"truncated": (length > 0) & (length < epochs), "missing": length == 0}
+
+
+def score(point: Point, final: np.ndarray, held_out: np.ndarray) -> Score:
+    """Of the final scores where `held_out` says so."""
+    error = (final - point.mean)[held_out]
+    variance = point.variance[held_out]
+    lpd = -np.mean(np.log(2 * np.pi * variance) + np.square(error) / variance) / 2
+    return Score(float(lpd), float(np.sqrt(np.mean(np.square(error)))))
+
+
+def reach(points: Sequence[Point], scores: Sequence[float], level: float) -> float:
+    """Seconds of fitting and predicting of the first point with that score; inf without one."""
+    seconds = (p.seconds + p.predicting for p, s in zip(points, scores, strict=True) if s >= level)
+    return min(seconds, default=math.inf)
+
+
+def database(settings: dict[str, Any]):
+    """The learning curves, all their scores in place."""
+    from amt.databases import load, paper_pairs
+
+    name = settings["database"]
+    curves = load(name).repeat(0)
+    if not settings["large"]:
+        curves = curves.select(tasks=paper_pairs(name)[0][0])
+    if settings["smoke"]:
+        curves = curves.select(configs=range(12), epochs=curves.epochs[:8].tolist())
+    return curves
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    import jax
+
+    start = perf_counter()
+    result = jax.block_until_ready(call())
+    return result, perf_counter() - start
+
+
+def compiled(function: Callable, *args) -> tuple[Callable, float]:
+    import jax
+
+    return timed(lambda: jax.jit(function).lower(*args).compile())
+
+
+def amt(
+    settings: dict[str, Any], scores: np.ndarray, subset: bool
+) -> Iterator[tuple[Point, float]]:
+    """Points, and what compilation took."""
+    from dataclasses import replace
+
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    from amt.inference.mle import fit_mle
+    from amt.model import CurveGrid, MultiTaskGP
+
+    curves = replace(database(settings), scores=scores)
+    grid = CurveGrid.of(curves)
+    names = dict(zip(("task", "config", "fidelity"), settings["kernels"].split(","), strict=True))
+    start: Any = MultiTaskGP.init(curves, jax.random.key(settings["seed"]), **names)
+    if subset:
+        seen = np.argwhere(np.isfinite(scores))
+        number = min(settings["dense"], len(seen))
+        at = np.random.default_rng(settings["seed"]).choice(seen, number, replace=False)
+        start, predict = subset_gp(start, at.T)
+    elif settings["large"]:
+        start, predict = estimated_gp(start)
+    else:
+        predict = exactly
+    starts = jax.tree.map(lambda leaf: leaf[None], start)
+    predict, predict_compiling = compiled(predict, start, grid)
+    for steps in settings["dense_steps"] if subset else settings["steps"]:
+        fit = partial(fit_mle, steps=steps, learning_rate=settings["learning_rate"])
+        fit, compiling = compiled(fit, starts, grid)
+        result, seconds = timed(lambda fit=fit: fit(starts, grid))
+        prediction, predicting = timed(lambda model=result.model: predict(model, grid))
+        mean, variance = (np.asarray(array) for array in prediction)
+        yield Point(steps, seconds, predicting, mean, variance), compiling + predict_compiling
+
+
+def with_noise(model, grid, prediction):
+    """Final scores, of a prediction of whole curves without noise."""
+    task_noise, epoch_noise = model.noise.factors(len(grid.scores), grid.epochs)
+    noise = task_noise[:, None] * epoch_noise[-1]
+    return prediction.mean[:, :, -1], prediction.variance[:, :, -1] + noise
+
+
+def exactly(model, grid):
+    from amt.gp.curve_prediction import predict
+
+    return with_noise(model, grid, predict(model.source_posterior(grid)))
+
+
+def estimated_gp(start):
+    """A model whose likelihood is estimated with settings for large grids, and its prediction."""
+    import equinox as eqx
+
+    from amt.gp.curve_prediction import predict
+    from amt.gp.latent_kronecker import LatentSourcePosterior, Solver, log_likelihood
+    from amt.model import MultiTaskGP
+
+    solver = Solver(**LARGE)
+
+    def terms(model, grid):
+        config = model.config(grid.features, grid.features)
+        fidelity = model.fidelity(grid.epochs, grid.epochs)
+        return config, fidelity, grid.scores, *model.noise.factors(len(grid.scores), grid.epochs)
+
+    class EstimatedGP(eqx.Module):
+        model: MultiTaskGP
+
+        def log_likelihood(self, grid):
+            return log_likelihood(self.model.task.gram(), *terms(self.model, grid), solver)
+
+    def prediction(estimated, grid):
+        model = estimated.model
+        posterior = LatentSourcePosterior.of(
+            model.task, *terms(model, grid), solver.rank, samples=64, settings=solver
+        )
+        return with_noise(model, grid, predict(posterior))
+
+    return EstimatedGP(start), prediction
+
+
+def subset_gp(start, at: np.ndarray):
+    """A model of some scores alone (rows: their tasks, configurations and epochs), by dense
+    Cholesky factorisations, and its prediction.
+    """
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+
+    from amt.gp._linalg import cholesky, solve_cholesky, solve_lower
+    from amt.model import MultiTaskGP
+
+    def factors(model, grid):
+        """Gram matrices of the three axes, rows at the observations; and their noise."""
+        task, config, epoch = (jnp.eye(n)[i] for n, i in zip(grid.scores.shape, at, strict=True))
+        task_noise, epoch_noise = model.noise.factors(len(grid.scores), grid.epochs)
+        grams = (
+            task @ model.task.gram(),
+            config @ model.config(grid.features, grid.features),
+            epoch @ model.fidelity(grid.epochs, grid.epochs),
+        )
+        return grams, (task, config, epoch), (task @ task_noise) * (epoch @ epoch_noise)
+
+    def solved(model, grid):
+        grams, which, noise = factors(model, grid)
+        covariance = math.prod(gram @ one.T for gram, one in zip(grams, which, strict=True))
+        factor = cholesky(covariance + jnp.diag(noise))
+        both = jnp.concatenate([grid.scores[*at][:, None], which[0]], 1)
+        half = solve_lower(factor, both)
+        design = half[:, 1:]
+        ridge = 1e-9 * jnp.eye(design.shape[1])  # a task may have no score among them
+        means = solve_cholesky(cholesky(design.T @ design + ridge), design.T @ half[:, :1])[:, 0]
+        return factor, jax.lax.stop_gradient(means), half, grams
+
+    class SubsetGP(eqx.Module):
+        model: MultiTaskGP
+
+        def log_likelihood(self, grid):
+            factor, means, half, _ = solved(self.model, grid)
+            squares = jnp.sum(jnp.square(half[:, 0] - half[:, 1:] @ means))
+            log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
+            return -0.5 * (squares + log_det + len(factor) * math.log(2 * math.pi)), means
+
+    def prediction(subset, grid):
+        model = subset.model
+        factor, means, half, (task, config, epoch) = solved(model, grid)
+        tasks, configs, _ = grid.scores.shape
+        cross = task[:, :, None] * config[:, None, :] * epoch[:, None, None, -1]
+        gain = solve_lower(factor, cross.reshape(len(factor), -1))
+        residual = half[:, 0] - half[:, 1:] @ means
+        prior = jnp.diagonal(model.task.gram())[:, None] * model.config(grid.features)
+        last = grid.epochs[-1:]
+        prior = prior * model.fidelity(last, last)[0, 0]
+        explained = jnp.sum(jnp.square(gain), 0).reshape(tasks, configs)
+        task_noise, epoch_noise = model.noise.factors(tasks, grid.epochs)
+        variance = jnp.maximum(prior - explained, 0) + task_noise[:, None] * epoch_noise[-1]
+        return means[:, None] + (residual @ gain).reshape(tasks, configs), variance
+
+    return SubsetGP(start), prediction
+
+
+def botorch(settings: dict[str, Any], problem: Any) -> Iterator[tuple[Point, float]]:
+    import warnings
+
+    import torch
+    from botorch.fit import fit_gpytorch_mll
+    from botorch.models.latent_kronecker_gp import LatentKroneckerGP
+    from gpytorch.kernels import IndexKernel, MaternKernel, ProductKernel
+    from gpytorch.mlls import ExactMarginalLogLikelihood
+    from gpytorch.settings import max_cholesky_size
+    from linear_operator.settings import deterministic_probes
+
+    warnings.filterwarnings("ignore")
+    torch.manual_seed(settings["seed"])
+    scores, features = problem["scores"], torch.as_tensor(problem["features"])
+    tasks, configs, epochs = scores.shape
+    center = np.nanmean(scores, (1, 2))
+    task = torch.arange(tasks, dtype=torch.float64).repeat_interleave(configs)
+    X = torch.cat([task[:, None], features.repeat(tasks, 1)], 1)
+    T = torch.log(torch.as_tensor(problem["epochs"], dtype=torch.float64))[:, None]
+    T = (T - T[0]) / (T[-1] - T[0])
+    columns = list(range(1, X.shape[1]))
+    model = LatentKroneckerGP(
+        X,
+        T,
+        torch.as_tensor(scores - center[:, None, None]).reshape(tasks * configs, epochs),
+        covar_module_X=ProductKernel(
+            IndexKernel(tasks, rank=tasks, active_dims=[0]),
+            MaternKernel(ard_num_dims=len(columns), active_dims=columns),
+        ),
+    ).double()
+    mll = ExactMarginalLogLikelihood(model.likelihood, model)
+    start, path = perf_counter(), []
+
+    def record(_, result):
+        values = [p.detach().clone() for p in model.parameters()]
+        path.append((result.step, perf_counter() - start, values))
+
+    options = {"callback": record, "timeout_sec": 60 * settings["minutes"]}
+    with model.use_iterative_methods(), deterministic_probes(True):
+        fit_gpytorch_mll(mll, optimizer_kwargs=options)
+    seconds = perf_counter() - start
+    record(None, argparse.Namespace(step=path[-1][0] if path else 0))
+    path[-1] = (path[-1][0], seconds, path[-1][2])
+
+    # The end, and what was reached in half of the time.
+    half = [p for p in path[:-1] if p[1] <= seconds / 2][-1:]
+    for step, until, values in (*half, path[-1]):
+        begin = perf_counter()
+        model.train()
+        with torch.no_grad():
+            for parameter, value in zip(model.parameters(), values, strict=True):
+                parameter.copy_(value)
+        model.eval()
+        with torch.no_grad(), max_cholesky_size(1 + scores.size):
+            posterior = model.posterior(X, T[-1:])
+            mean, variance = posterior.mean, posterior.variance + model.likelihood.noise
+        scale = model.outcome_transform.stdvs.item()
+        mean = mean.reshape(tasks, configs).numpy() * scale
+        mean = mean + model.outcome_transform.means.item() + center[:, None]
+        variance = variance.reshape(tasks, configs).numpy() * scale**2
+        yield Point(step, until, perf_counter() - begin, mean, variance), 0.0
+
+
+def contend(name: str, folder: Path) -> None:
+    """In a process of its own: write the points of a contender, its compilation and memory."""
+    settings = json.loads((folder / "settings.json").read_text())
+    with np.load(folder / "problem.npz") as problem:
+        if name == "botorch":
+            rows = list(botorch(settings, problem))
+        else:
+            rows = list(amt(settings, problem["scores"], subset=name == "subset"))
+    points, compiling = zip(*rows, strict=True)
+    columns = dict(zip(Point._fields, map(np.array, zip(*points, strict=True)), strict=True))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    np.savez(folder / f"{name}.npz", compiling=max(compiling), peak=peak, **columns)
+
+
+class Result(NamedTuple):
+    points: list[Point]
+    compiling: float
+    peak: float
+
+
+def run(name: str, folder: Path, python: str) -> Result:
+    cores = str(len(os.sched_getaffinity(0)))
+    threads = {"OPENBLAS_NUM_THREADS": cores, "OMP_NUM_THREADS": cores}
+    command = [python, str(Path(__file__).resolve()), "--contender", name, "--folder", str(folder)]
+    subprocess.run(command, check=True, env={**os.environ, **threads})
+    with np.load(folder / f"{name}.npz") as data:
+        columns = (data[field].tolist() for field in Point._fields[:3])
+        arrays = (data[field] for field in Point._fields[3:])
+        points = [Point(*row) for row in zip(*columns, *arrays, strict=True)]
+        return Result(points, float(data["compiling"]), float(data["peak"]))
+
+
+def botorch_python(given: str | None) -> str | None:
+    """An interpreter that has BoTorch."""
+    if given is None:
+        return sys.executable if importlib.util.find_spec("botorch") else None
+    there = subprocess.run([given, "-c", "import botorch"], capture_output=True, check=False)
+    return given if there.returncode == 0 else None
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--botorch-python", help="interpreter that has BoTorch; default: this one")
+    parser.add_argument("--minutes", type=float, default=2.5, help="of fitting BoTorch's, at most")
+    parser.add_argument("--kernels", default="icm,matern,at2", help="task, config, fidelity")
+    parser.add_argument("--steps", type=int, nargs="+", help="of Adam, one fit each")
+    parser.add_argument("--learning-rate", type=float, default=0.1)
+    parser.add_argument("--dense", type=int, default=1500, help="observations of the subset")
+    parser.add_argument("--dense-steps", type=int, nargs="+", default=[100])
+    parser.add_argument("--seed", type=int, default=0, help="which curves end, and where")
+    parser.add_argument("--large", action="store_true", help="27 tasks, half missing, amt alone")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.add_argument("--smoke", action="store_true", help="a tiny problem, for seconds")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.contender:
+        return contend(args.contender, args.folder)
+
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    settings = {k: v for k, v in vars(args).items() if k not in ("output", "folder")}
+    settings["database"] = "bundled" if args.smoke else "hyperrec"
+    settings["steps"] = args.steps or ([20] if args.large else [25, 50, 100])
+    if args.smoke:
+        settings.update(steps=[3], dense_steps=[3], dense=60, minutes=0.05)
+    curves = database(settings)
+    length = lengths(curves.scores.shape, args.seed, truncated=4 / 7 if args.large else 0.5)
+    final = curves.scores[:, :, -1]
+    kinds = held_out(length, curves.num_epochs)
+    scores = kept(curves.scores, length)
+    observed = np.isfinite(scores)
+    cores = len(os.sched_getaffinity(0))
+    console.print(
+        f"{settings['database']}: {curves.num_tasks} tasks x {curves.num_configs} configurations x "
+        f"{curves.num_epochs} epochs, {observed.sum()} scores observed ({observed.mean():.0%}); "
+        f"held out {', '.join(f'{kinds[k].sum()} {k}' for k in KINDS)}; {cores} cores, load "
+        f"{os.getloadavg()[0]:.1f}; kernels {args.kernels}"
+    )
+
+    pythons: dict[str, str | None] = {"amt": sys.executable}
+    if not args.large:
+        pythons.update(subset=sys.executable, botorch=botorch_python(args.botorch_python))
+        if pythons["botorch"] is None:
+            where = args.botorch_python or sys.executable
+            console.print(f"{where} has no BoTorch: compared without it (see --botorch-python)")
+    results: dict[str, Result] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "settings.json").write_text(json.dumps(settings))
+        np.savez(
+            folder / "problem.npz", scores=scores, features=curves.features, epochs=curves.epochs
+        )
+        for contender, python in pythons.items():
+            if python is not None:
+                results[contender] = run(contender, folder, python)
+                console.print(f"{contender} is done; load {os.getloadavg()[0]:.1f}")
+
+    table = Table("", "steps", "fit", "predict", "compile", "peak GiB")
+    for kind in KINDS:
+        table.add_column(f"LPD {kind}")
+        table.add_column(f"RMSE {kind}")
+    scored = {
+        contender: {k: [score(p, final, kinds[k]) for p in result.points] for k in KINDS}
+        for contender, result in results.items()
+    }
+    for contender, result in results.items():
+        for index, point in enumerate(result.points):
+            values = (scored[contender][kind][index] for kind in KINDS)
+            table.add_row(
+                contender,
+                str(point.steps),
+                f"{point.seconds:.1f} s",
+                f"{point.predicting:.1f} s",
+                f"{result.compiling:.1f} s",
+                f"{result.peak:.1f}",
+                *(f"{number:.3f}" for value in values for number in value),
+            )
+    console.print(table)
+
+    ratios: dict[str, dict[str, float]] = {}
+    compiling = results["amt"].compiling
+    for peer in results.keys() - {"amt"}:
+        for kind in KINDS:
+            lpd = {name: [s.lpd for s in scored[name][kind]] for name in ("amt", peer)}
+            level = max(lpd[peer])
+            ours = reach(results["amt"].points, lpd["amt"], level)
+            theirs = reach(results[peer].points, lpd[peer], level) + results[peer].compiling
+            ratio = theirs / (ours + compiling)
+            ratios.setdefault(peer, {})[kind] = ratio
+            console.print(
+                f"{kind}: LPD {level:.3f}, {peer}'s best, after {theirs:.1f} s by {peer}; "
+                + (
+                    f"at least that by amt after {ours + compiling:.1f} s: {ratio:.1f} times faster"
+                    if math.isfinite(ours)
+                    else f"not by amt, whose best is {max(lpd['amt']):.3f}"
+                )
+                + " (compilation included)"
+            )
+    summary = {
+        name: {
+            "compile_seconds": result.compiling,
+            "peak_gib": result.peak,
+            "points": [
+                {
+                    "steps": point.steps,
+                    "fit_seconds": point.seconds,
+                    "predict_seconds": point.predicting,
+                    **{kind: scored[name][kind][i]._asdict() for kind in KINDS},
+                }
+                for i, point in enumerate(result.points)
+            ],
+        }
+        for name, result in results.items()
+    }
+    summary["ratios"] = ratios
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(summary, indent=1))
+    return summary
+
+
+if __name__ == "__main__":
+    main()
