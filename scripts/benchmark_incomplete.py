@@ -35,6 +35,10 @@ this one has no BoTorch, the two others are compared.
 as above, and 4/7 of the other curves truncated.
 """
 
+# pyright: reportMissingImports=false
+# BoTorch and PyTorch may be another interpreter's, and amt is not there: what the contenders need
+# they import themselves.
+
 import argparse
 import importlib.util
 import json
