@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 from tinygp.kernels import Kernel
 
@@ -22,8 +22,8 @@ from amt.gp.conditional import SourcePosterior
 from amt.gp.kronecker import profile_log_likelihood, whiten
 from amt.gp.latent_kronecker import LatentSourcePosterior, Solver
 from amt.gp.observed_curves import (
-    MAX_DIMENSIONS,
     IncompleteSourcePosterior,
+    ObservedCells,
     ObservedCurvesPosterior,
 )
 from amt.kernels import TaskKernel, make_kernel
@@ -42,15 +42,14 @@ class CurveGrid(eqx.Module):
         features: encoded configurations (`amt.space.Encoder`).
         epochs: epochs as a share of the last, in (0, 1].
         complete: whether no score is missing, which inference on the grid is fastest for.
-        cells: of an incomplete grid, the positions of the curves that have scores in the raveled
-            (task, config) grid; positions beyond its end are padding.
+        cells: of an incomplete grid, where there are scores.
     """
 
     scores: Float[Array, "task config epoch"]
     features: Float[Array, "config feature"]
     epochs: Float[Array, "epoch"]
     complete: bool = eqx.field(static=True, default=True)
-    cells: Int[Array, "curve"] | None = None
+    cells: ObservedCells | None = None
 
     @classmethod
     def of(
@@ -63,8 +62,8 @@ class CurveGrid(eqx.Module):
         """The grid of learning curves, complete or not.
 
         Args:
-            capacity: room for so many curves in `cells`, so that incomplete grids of different
-                numbers of them can be stacked; by default there is none to spare.
+            capacity: room for so many curves, so that grids which lack different scores can be
+                stacked; by default there is none to spare.
 
         Raises:
             ValueError: a task has no score at all (the message names the first one), or there are
@@ -76,18 +75,21 @@ class CurveGrid(eqx.Module):
         empty = np.flatnonzero(missing.all((1, 2)))
         if len(empty):
             raise ValueError(f"task {curves.tasks[empty[0]]!r} has no score at all")
-        complete = capacity is None and not missing.any()
-        cells = np.flatnonzero(~missing.all(2))
-        more = 0 if capacity is None else capacity - len(cells)
-        if more < 0:
-            raise ValueError(f"there is room for {capacity} curves, but {len(cells)} have scores")
-        cells = np.r_[cells, np.full(more, missing[..., 0].size)].astype(np.int32)
+        there, gap = ~missing.all(2), missing.any(2)
+        if capacity is not None and capacity < there.sum():
+            raise ValueError(f"there is room for {capacity} curves, but {there.sum()} have scores")
+        # Grids to be stacked need the same numbers of each kind.
+        gap |= capacity is not None
+        whole, part = (np.flatnonzero(there & kind).astype(np.int32) for kind in (~gap, gap))
+        padding = 0 if capacity is None else capacity - len(part)
+        part = np.pad(part, (0, padding), constant_values=there.size)
+        complete = not gap.any()
         return cls(
             scores=jnp.asarray(curves.scores, dtype),
             features=jnp.asarray(curves.features, dtype),
             epochs=jnp.asarray(curves.epochs / curves.epochs[-1], dtype),
             complete=complete,
-            cells=None if complete else jnp.asarray(cells),
+            cells=None if complete else ObservedCells(jnp.asarray(whole), jnp.asarray(part)),
         )
 
 
@@ -188,7 +190,7 @@ class MultiTaskGP(eqx.Module):
         if grid.cells is None:
             return None
         rank = min(_RANKS.get(type(self.fidelity), 24), len(grid.epochs))
-        return rank if rank * len(grid.cells) <= MAX_DIMENSIONS else None
+        return rank if grid.cells.affordable(rank) else None
 
     def log_likelihood(self, grid: CurveGrid) -> tuple[Float[Array, ""], Float[Array, "task"]]:
         """Log marginal likelihood of source curves, and the task means at its maximum.

@@ -19,7 +19,7 @@ from amt.kernels.task import AT2Task
 from amt.model import CurveGrid, MultiTaskGP
 from amt.simulate import simulate
 from amt.tuner import Tuner, fidelity_rank, fit_sources, incumbent, recommend, stack, suggest
-from tests.problems import small_curves
+from tests.problems import small_configs, small_curves, small_space
 
 CONFIGS, EPOCHS = 12, 6
 EPOCH = [2, 4, 6, 8, 10, 12]
@@ -305,6 +305,8 @@ def test_what_failed_is_neither_asked_for_nor_recommended_and_what_is_stopped_on
 
 # Off the grid
 
+RISE = np.linspace(0.5, 1, EPOCHS)
+
 
 def peaked(config):
     """A score that is largest for SGD at a rate and depth between those of the grid."""
@@ -315,8 +317,7 @@ def peaked(config):
 
 def test_the_search_leaves_the_grid_for_better_configurations():
     sources, _ = curves()
-    rise = np.linspace(0.5, 1, EPOCHS)
-    scores = np.array([[peaked(c) * rise for c in sources.configs]] * 2)
+    scores = np.array([[peaked(c) * RISE for c in sources.configs]] * 2)
     scores += 0.003 * np.random.default_rng(0).normal(size=scores.shape)
     sources = amt.LearningCurves(
         configs=sources.configs, space=sources.space, tasks="ab", scores=scores, epochs=EPOCH
@@ -325,12 +326,40 @@ def test_the_search_leaves_the_grid_for_better_configurations():
     for _ in range(40):
         trial = tuner.ask()
         assert trial.config == tuner.configs[trial.number]
-        tuner.tell(trial.number, trial.epoch, peaked(trial.config) * rise[trial.epoch // 2 - 1])
+        tuner.tell(trial.number, trial.epoch, peaked(trial.config) * RISE[trial.epoch // 2 - 1])
     amt.space.check_configs(sources.space, tuner.configs)
     assert len(set(map(str, tuner.configs))) == len(tuner.configs) > CONFIGS + 2
     best = tuner.recommend()
     assert best >= CONFIGS
     assert peaked(tuner.configs[best]) > max(map(peaked, sources.configs)) + 0.005
+
+
+def test_incomplete_sources_and_a_search_off_their_grid(tmp_path):
+    """Each task has its own half of the configurations, and half of its curves are stopped."""
+    every = amt.LearningCurves(
+        configs=small_configs(24),
+        space=small_space(),
+        tasks="ab",
+        scores=np.array([[peaked(c) * RISE for c in small_configs(24)]] * 2),
+        epochs=EPOCH,
+    )
+    scores = every.scores.copy()
+    scores[0, ::2] = scores[1, 1::2] = scores[:, :8, 3:] = np.nan
+    sources = dataclasses.replace(every, scores=scores)
+    state = tmp_path / "state.npz"
+    options = {"kernels": {"config": "matern", "task": "icm"}, "state": state, **FIT}
+    tuner = Tuner(sources, jax.random.key(0), **options)
+    for _ in range(16):
+        tuner.ask()
+        trial = tuner.ask()
+        assert trial.config not in [other.config for other in tuner.pending[:-1]]
+        for trial in tuner.pending:
+            tuner.tell(trial.number, trial.epoch, peaked(trial.config) * RISE[trial.epoch // 2 - 1])
+    again = Tuner.resume(state, sources)
+    best = tuner.recommend()
+    assert again.recommend() == best >= 24
+    assert_array_equal(again.posterior().mean, tuner.posterior().mean)
+    assert peaked(tuner.configs[best]) > max(map(peaked, sources.configs))
 
 
 def test_a_configuration_of_ones_own():

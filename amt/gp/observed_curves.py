@@ -12,8 +12,15 @@ dimensions for each of the n curves that have scores, for any number of epochs a
    A_{zz'} = \delta_{zz'} I + W_{zz'} R_z R_{z'}^\top, \]
 \[ K^{-1} = I - \Phi \Phi^\top + \Phi A^{-1} \Phi^\top, \qquad \log\det K = \log\det A . \]
 
-One Cholesky factorisation of A gives the likelihood, its inverse the gradient: with \(G = \frac12
-(\alpha \alpha^\top - K^{-1})\), \(\alpha = K^{-1} (y - \mu)\),
+Of curves without a gap \(\Phi_z = V\), and their part of A is one n x n matrix for each
+eigenvalue, \(B_k = I + \lambda_k W\): they are conditioned on first, one eigenvalue at a time.
+What is left to factorise is the Schur complement of the others, to which they are observations of
+weights with the covariance
+
+\[ C_k = W_{oo} - \lambda_k W_{ow} B_k^{-1} W_{wo} \]
+
+in place of W (o: others, w: whole curves). The gradient comes from the inverse of A: with
+\(G = \frac12 (\alpha \alpha^\top - K^{-1})\), \(\alpha = K^{-1} (y - \mu)\),
 
 \[ \frac{\partial \log p}{\partial W_{zz'}} = \tfrac12 \beta_z^\top \beta_{z'} - \tfrac12
    \mathrm{tr}(R_z^\top [A^{-1}]_{zz'} R_{z'}), \qquad
@@ -70,132 +77,32 @@ def orthonormal(columns: Float[Array, "curve epoch rank"]) -> Float[Array, "curv
     return jax.lax.scan(step, jnp.zeros_like(columns), jnp.arange(columns.shape[2]))[0]
 
 
-class _Solved(NamedTuple):
-    r"""The module docstring's matrices, and what the scores say.
+class ObservedCells(NamedTuple):
+    """Curves that have scores, as positions in the raveled (task, config) grid.
+
+    Positions beyond its end are padding.
 
     Attributes:
-        fidelity: V and the square root of Lambda, largest first.
-        basis: Phi.
-        reduced: R / Lambda^(1/2).
-        factor: Cholesky factor of A, (curve, rank) raveled.
-        means: generalized-least-squares means of the tasks.
-        solved: A^-1 Phi^T r of the residuals r.
-        alpha: K^-1 r.
-        value: the log-likelihood.
+        whole: of curves without a gap.
+        part: of the others; any may be among them.
     """
 
-    fidelity: Eigen
-    basis: Float[Array, "curve epoch rank"]
-    reduced: Float[Array, "curve rank rank"]
-    factor: Float[Array, "curve*rank curve*rank"]
-    means: Float[Array, "task"]
-    solved: Float[Array, "curve rank"]
-    alpha: Float[Array, "curve epoch"]
-    value: Float[Array, ""]
+    whole: Int[Array, "whole"]
+    part: Int[Array, "part"]
 
-    @classmethod
-    def of(cls, between, fidelity, scores, shape, mask, member, rank: int) -> "_Solved":
-        values, vectors = Eigen.of(fidelity).largest(rank)
-        eigen = Eigen(jnp.sqrt(values[::-1]), vectors[:, ::-1])
-        observed = jnp.where(mask[:, :, None], eigen.vectors, 0)
-        basis = orthonormal(observed)
-        reduced = jnp.einsum("zea,zek->zak", basis, observed)
-        product = _product(reduced * eigen.values, between)
-        jitter = 10 * jnp.finfo(product.dtype).eps * jnp.diagonal(product)
-        factor = cholesky(product + jnp.diag(1 + jitter))
-
-        # Scores, and what each task's mean adds to them: in the basis, and beside it.
-        design = jnp.where(mask[:, :, None], shape[:, None] * member[:, None, :], 0)
-        both = jnp.concatenate([jnp.where(mask, scores, 0)[:, :, None], design], 2)
-        inside = jnp.einsum("zea,zei->zai", basis, both)
-        beside = (both - jnp.einsum("zea,zai->zei", basis, inside)).reshape(-1, both.shape[2])
-        half: Array = solve_lower(factor, inside.reshape(len(factor), -1))
-        gram = beside.T @ beside + half.T @ half
-        means: Array = solve_cholesky(cholesky(gram[1:, 1:]), gram[1:, :1])[:, 0]
-
-        without = jnp.concatenate([jnp.ones_like(means[:1]), -means])
-        squares = jnp.sum(jnp.square(beside @ without)) + jnp.sum(jnp.square(half @ without))
-        log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
-        value = -0.5 * (squares + log_det + jnp.sum(mask) * math.log(2 * math.pi))
-        solved = solve_lower(factor, (half @ without)[:, None], True).reshape(inside.shape[:2])
-        alpha = (beside @ without).reshape(scores.shape)
-        alpha += jnp.einsum("zea,za->ze", basis, solved)
-        return cls(eigen, basis, reduced, factor, means, solved, alpha, value)
-
-    @property
-    def roots(self) -> Float[Array, "curve rank rank"]:
-        """R."""
-        return self.reduced * self.fidelity.values
-
-    def inverse(self) -> Float[Array, "curve*rank curve*rank"]:
-        """The inverse of A."""
-        return solve_cholesky(self.factor, jnp.eye(len(self.factor), dtype=self.factor.dtype))
-
-
-def _product(roots, between):
-    r"""\(W_{zz'} R_z R_{z'}^\top\)."""
-    flat, rank = roots.reshape(-1, roots.shape[2]), roots.shape[1]
-    return (flat @ flat.T) * _repeat(between, rank)
-
-
-def _repeat(between, rank):
-    return jnp.repeat(jnp.repeat(between, rank, 0), rank, 1)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(6,))
-def profile_log_likelihood(
-    between: Float[Array, "curve curve"],
-    fidelity: Float[Array, "epoch epoch"],
-    scores: Float[Array, "curve epoch"],
-    shape: Float[Array, "epoch"],
-    mask: Bool[Array, "curve epoch"],
-    member: Float[Array, "curve task"],
-    rank: int,
-) -> tuple[Float[Array, ""], Float[Array, "task"]]:
-    """`amt.gp.kronecker.profile_log_likelihood` of the scores where `mask` says so.
-
-    Args:
-        between: W of the module docstring.
-        member: 1 where a curve is of a task, else 0; each task needs a score.
-    """
-    solved = _Solved.of(between, fidelity, scores, shape, mask, member, rank)
-    return solved.value, solved.means
-
-
-def _forward(between, fidelity, scores, shape, mask, member, rank):
-    solved = _Solved.of(between, fidelity, scores, shape, mask, member, rank)
-    return (solved.value, solved.means), (between, member, solved)
-
-
-def _backward(rank, saved, cotangent):
-    between, member, solved = saved
-    alpha, (root, vectors) = solved.alpha, solved.fidelity
-    curves, inverse, roots = len(between), solved.inverse(), solved.roots
-    flat = roots.reshape(-1, rank)
-    traces = (inverse * (flat @ flat.T)).reshape(curves, rank, curves, rank).sum((1, 3))
-    projected = alpha @ vectors
-    beta = projected * root
-    explained = (inverse * _repeat(between, rank)) @ solved.reduced.reshape(-1, rank)
-    on_basis = alpha.T @ (between @ projected)
-    on_basis -= solved.basis.swapaxes(1, 2).reshape(-1, alpha.shape[1]).T @ explained
-    half = on_basis @ vectors.T / 2
-    gradients = (
-        (beta @ beta.T - traces) / 2,
-        half + half.T - vectors @ (vectors.T @ half),
-        -alpha,
-        (member @ solved.means) @ alpha,
-    )
-    return (*(cotangent[0] * gradient for gradient in gradients), None, None)
-
-
-profile_log_likelihood.defvjp(_forward, _backward)
+    def affordable(self, rank: int) -> bool:
+        """Whether the factorisations take seconds at most."""
+        return max(rank * len(self.part), 2 * len(self.whole)) <= MAX_DIMENSIONS
 
 
 class _Curves(NamedTuple):
-    """The curves that have scores, in units of the noise; see `profile_log_likelihood`.
+    """The curves that have scores, the whole ones first, in units of the noise.
 
     Attributes:
         task, config: of each curve.
+        between: W of the module docstring.
+        shape: the mean's course over the epochs.
+        member: 1 where a curve is of a task, else 0.
     """
 
     task: Int[Array, "curve"]
@@ -208,20 +115,197 @@ class _Curves(NamedTuple):
     member: Float[Array, "curve task"]
 
     @classmethod
-    def of(cls, task, config, fidelity, scores, task_noise, epoch_noise, cells) -> "_Curves":
+    def of(
+        cls, task, config, fidelity, scores, task_noise, epoch_noise, cells: ObservedCells
+    ) -> "_Curves":
         there = jnp.isfinite(scores)
         whitened, task, fidelity, _ = whiten(
             jnp.where(there, scores, 0), task, fidelity, task_noise, epoch_noise
         )
         num_tasks, num_configs, num_epochs = scores.shape
-        at_task, at_config = jnp.divmod(cells, num_configs)
+        index = jnp.concatenate(cells)
+        at_task, at_config = jnp.divmod(index, num_configs)
         at = jnp.minimum(at_task, num_tasks - 1)
         between = task[at[:, None], at] * config[at_config[:, None], at_config]
-        rows = (a.reshape(-1, num_epochs).at[cells] for a in (whitened, there))
+        rows = (a.reshape(-1, num_epochs).at[index] for a in (whitened, there))
         own, mask = (row.get(mode="fill", fill_value=0) for row in rows)
         member = (at_task[:, None] == jnp.arange(num_tasks)).astype(own.dtype)
         shape = 1 / jnp.sqrt(epoch_noise)
         return cls(at, at_config, between, fidelity, own, shape, mask, member)
+
+
+class _Solved(NamedTuple):
+    r"""The module docstring's matrices, and what the scores say.
+
+    Attributes:
+        values, vectors: Lambda and V, the largest first.
+        basis: Phi of the curves that are not whole.
+        reduced: their \(R \Lambda^{-1/2}\).
+        whole_factor: Cholesky factors of \(B_k\).
+        gain: \(B_k^{-1} W_{wo}\).
+        left: \(C_k\).
+        factor: Cholesky factor of the Schur complement, (curve, rank) raveled.
+        means: generalized-least-squares means of the tasks.
+        alpha: K^-1 r of the residuals r.
+        value: the log-likelihood.
+    """
+
+    values: Float[Array, "rank"]
+    vectors: Float[Array, "epoch rank"]
+    basis: Float[Array, "part epoch rank"]
+    reduced: Float[Array, "part rank rank"]
+    whole_factor: Float[Array, "rank whole whole"]
+    gain: Float[Array, "rank whole part"]
+    left: Float[Array, "rank part part"]
+    factor: Float[Array, "part*rank part*rank"]
+    means: Float[Array, "task"]
+    alpha: Float[Array, "curve epoch"]
+    value: Float[Array, ""]
+
+    @classmethod
+    def of(cls, between, fidelity, scores, shape, mask, member, rank: int, whole: int):
+        eigen = Eigen.of(fidelity).largest(rank)
+        values, vectors = eigen.values[::-1], eigen.vectors[:, ::-1]
+        observed = jnp.where(mask[whole:, :, None], vectors, 0)
+        basis = orthonormal(observed)
+        reduced = jnp.einsum("zea,zek->zak", basis, observed)
+
+        across = jnp.broadcast_to(between[:whole, whole:], (rank, whole, len(observed)))
+        whole_factor = jax.vmap(_factor)(values[:, None, None] * between[:whole, :whole])
+        half = jax.vmap(solve_lower)(whole_factor, across)
+        gain = jax.vmap(_solve_transposed)(whole_factor, half)
+        left = between[whole:, whole:] - values[:, None, None] * (half.swapaxes(1, 2) @ half)
+        scaled = jnp.einsum("zak,kzx->zaxk", reduced, values[:, None, None] * left)
+        product = jnp.einsum("zaxk,xbk->zaxb", scaled, reduced)
+        factor = _factor(product.reshape((len(observed) * rank,) * 2))
+
+        # Scores, and what each task's mean adds to them: in the bases, and beside them.
+        design = jnp.where(mask[:, :, None], shape[:, None] * member[:, None, :], 0)
+        both = jnp.concatenate([jnp.where(mask, scores, 0)[:, :, None], design], 2)
+        on_whole = jnp.einsum("ek,zei->kzi", vectors, both[:whole])
+        on_part = jnp.einsum("zea,zei->zai", basis, both[whole:])
+        beside = both.at[:whole].add(-jnp.einsum("ek,kzi->zei", vectors, on_whole))
+        beside = beside.at[whole:].add(-jnp.einsum("zea,zai->zei", basis, on_part))
+        beside = beside.reshape(-1, both.shape[2])
+        half_whole = jax.vmap(solve_lower)(whole_factor, on_whole)
+        known = values[:, None, None] * (gain.swapaxes(1, 2) @ on_whole)
+        on_part -= jnp.einsum("zak,kzi->zai", reduced, known)
+        half_part: Array = solve_lower(factor, on_part.reshape(len(factor), -1))
+        rows = jnp.concatenate([beside, half_whole.reshape(-1, both.shape[2]), half_part])
+        gram = rows.T @ rows
+        means: Array = solve_cholesky(cholesky(gram[1:, 1:]), gram[1:, :1])[:, 0]
+
+        without = jnp.concatenate([jnp.ones_like(means[:1]), -means])
+        diagonals = jnp.diagonal(whole_factor, axis1=1, axis2=2).ravel(), jnp.diagonal(factor)
+        log_det = 2 * jnp.sum(jnp.log(jnp.concatenate(diagonals)))
+        squares = jnp.sum(jnp.square(rows @ without))
+        value = -0.5 * (squares + log_det + jnp.sum(mask) * math.log(2 * math.pi))
+        solved = solve_lower(factor, (half_part @ without)[:, None], True).reshape(-1, rank)
+        weights = jnp.einsum("zak,za->kz", reduced, solved)
+        of_whole = jax.vmap(_solve_transposed)(whole_factor, (half_whole @ without)[:, :, None])
+        of_whole = of_whole[:, :, 0] - values[:, None] * (gain @ weights[:, :, None])[:, :, 0]
+        on_bases = of_whole.T @ vectors.T, jnp.einsum("zea,za->ze", basis, solved)
+        alpha = (beside @ without).reshape(scores.shape) + jnp.concatenate(on_bases)
+        return cls(
+            values,
+            vectors,
+            basis,
+            reduced,
+            whole_factor,
+            gain,
+            left,
+            factor,
+            means,
+            alpha,
+            value,
+        )
+
+    def inverses(
+        self,
+    ) -> tuple[Float[Array, "rank whole whole"], Float[Array, "part rank part rank"]]:
+        r"""Of \(B_k\); and of the Schur complement, times \(R \Lambda^{-1/2}\) from the left."""
+        curves, rank, _ = self.reduced.shape
+        identity = jnp.eye(self.whole_factor.shape[1], dtype=self.values.dtype)
+        of_whole = jax.vmap(lambda factor: solve_cholesky(factor, identity))(self.whole_factor)
+        inverse = solve_cholesky(self.factor, jnp.eye(len(self.factor), dtype=self.values.dtype))
+        inverse = inverse.reshape(curves, rank, curves, rank)
+        return of_whole, jnp.einsum("zak,zaxb->zkxb", self.reduced, inverse)
+
+
+def _factor(product: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """Cholesky factor of the product and the identity, rounding errors aside."""
+    rounding = 10 * jnp.finfo(product.dtype).eps * jnp.diagonal(product)
+    return cholesky(product + jnp.diag(1 + rounding))
+
+
+def _solve_transposed(factor, right):
+    return solve_lower(factor, right, True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6, 7))
+def profile_log_likelihood(
+    between: Float[Array, "curve curve"],
+    fidelity: Float[Array, "epoch epoch"],
+    scores: Float[Array, "curve epoch"],
+    shape: Float[Array, "epoch"],
+    mask: Bool[Array, "curve epoch"],
+    member: Float[Array, "curve task"],
+    rank: int,
+    whole: int,
+) -> tuple[Float[Array, ""], Float[Array, "task"]]:
+    """`amt.gp.kronecker.profile_log_likelihood` of the scores where `mask` says so.
+
+    Args:
+        between: W of the module docstring.
+        member: 1 where a curve is of a task, else 0; each task needs a score.
+        rank: eigenvalues of the fidelity's Gram matrix that are kept.
+        whole: so many curves, the first ones, have no gap.
+    """
+    solved = _Solved.of(between, fidelity, scores, shape, mask, member, rank, whole)
+    return solved.value, solved.means
+
+
+def _forward(between, fidelity, scores, shape, mask, member, rank, whole):
+    solved = _Solved.of(between, fidelity, scores, shape, mask, member, rank, whole)
+    return (solved.value, solved.means), (between, member, solved)
+
+
+def _backward(rank, whole, saved, cotangent):
+    between, member, solved = saved
+    alpha, values, vectors, gain = solved.alpha, solved.values, solved.vectors, solved.gain
+    of_whole, half = solved.inverses()
+    inverse = jnp.einsum("zkxb,xbl->zkxl", half, solved.reduced)
+
+    # tr(R' A^-1 R), of whole curves and others.
+    on_diagonal = jnp.einsum("zkxk->kzx", inverse)
+    across = jnp.square(values)[:, None, None] * (gain @ on_diagonal)
+    among_whole = jnp.einsum("k,kcd->cd", values, of_whole)
+    among_whole += jnp.einsum("k,kcz,kdz->cd", values, across, gain)
+    to_part, among_part = -across.sum(0), jnp.einsum("k,kzx->zx", values, on_diagonal)
+    traces = jnp.block([[among_whole, to_part], [to_part.T, among_part]])
+
+    # K^-1 V, summed over pairs of curves.
+    flat = gain.transpose(1, 2, 0).reshape(whole, half.shape[0] * rank)
+    both = jnp.einsum("zkxl,zkxl->kl", inverse, (flat.T @ flat).reshape(inverse.shape))
+    summed = jnp.diag(jnp.einsum("cd,kcd->k", between[:whole, :whole], of_whole))
+    summed = vectors @ (summed - values[:, None] * both)
+    summed += jnp.einsum(
+        "zea,zal->el", solved.basis, jnp.einsum("lzx,xlza->zal", solved.left, half)
+    )
+
+    projected = alpha @ vectors
+    beta = projected * jnp.sqrt(values)
+    on_basis = (alpha.T @ (between @ projected) - summed) @ vectors.T / 2
+    gradients = (
+        (beta @ beta.T - traces) / 2,
+        on_basis + on_basis.T - vectors @ (vectors.T @ on_basis),
+        -alpha,
+        (member @ solved.means) @ alpha,
+    )
+    return (*(cotangent[0] * gradient for gradient in gradients), None, None)
+
+
+profile_log_likelihood.defvjp(_forward, _backward)
 
 
 def log_likelihood(
@@ -231,18 +315,12 @@ def log_likelihood(
     scores: Float[Array, "task config epoch"],
     task_noise: Float[Array, "task"],
     epoch_noise: Float[Array, "epoch"],
-    cells: Int[Array, "curve"],
+    cells: ObservedCells,
     rank: int,
 ) -> tuple[Float[Array, ""], Float[Array, "task"]]:
-    """Log marginal likelihood of the scores that are not NaN, and the task means.
-
-    Args:
-        cells: where they are, as positions in the raveled (task, config) grid; positions beyond
-            its end are padding.
-        rank: eigenvalues of the fidelity's Gram matrix that are kept.
-    """
+    """Log marginal likelihood of the scores that are not NaN, and the task means."""
     curves = _Curves.of(task, config, fidelity, scores, task_noise, epoch_noise, cells)
-    solved: Any = profile_log_likelihood(*curves[2:], rank)
+    solved: Any = profile_log_likelihood(*curves[2:], rank, len(cells.whole))
     value, means = solved
     log_noise = (curves.member @ jnp.log(task_noise))[:, None] + jnp.log(epoch_noise)
     return value - jnp.sum(curves.mask * log_noise) / 2, means * jnp.sqrt(task_noise)
@@ -396,13 +474,17 @@ class ObservedCurvesPosterior(IncompleteSourcePosterior):
     r"""The exact one.
 
     Attributes:
-        curve_task, curve_config: of each curve.
-        precision: \(\Lambda M_z V^\top [K^{-1}]_{zz'} V M_{z'} \Lambda\) of the curves.
+        curve_task, curve_config: of each curve, whole ones first.
+        whole: \(\Lambda^2 B_k^{-1}\) of the module docstring.
+        gain: \(\Lambda B_k^{-1} W_{wo}\).
+        part: \(\Lambda M_z V^\top [K^{-1}]_{zz'} V M_{z'} \Lambda\) of curves that are not whole.
     """
 
     curve_task: Int[Array, "curve"]
     curve_config: Int[Array, "curve"]
-    precision: Float[Array, "curve rank curve rank"]
+    whole: Float[Array, "rank whole whole"]
+    gain: Float[Array, "rank whole part"]
+    part: Float[Array, "part rank part rank"]
 
     @classmethod
     def of(
@@ -413,42 +495,48 @@ class ObservedCurvesPosterior(IncompleteSourcePosterior):
         scores: Float[Array, "task config epoch"],
         task_noise: Float[Array, "task"],
         epoch_noise: Float[Array, "epoch"],
-        cells: Int[Array, "curve"],
+        cells: ObservedCells,
         rank: int,
     ) -> "ObservedCurvesPosterior":
-        """Of the scores that are not NaN; arguments as for `log_likelihood`."""
+        """Of the scores that are not NaN, and the `rank` largest eigenvalues of the fidelity."""
         curves = _Curves.of(
             task.gram(), config_gram, fidelity_gram, scores, task_noise, epoch_noise, cells
         )
-        solved = _Solved.of(*curves[2:], rank)
-        task_scale, values = jnp.sqrt(task_noise), jnp.square(solved.fidelity.values)
-        scaled = solved.reduced * values
-        shape = len(cells), rank, len(cells), rank
-        half = jnp.einsum("zak,zaxb->zkxb", scaled, solved.inverse().reshape(shape))
-        on_basis = solved.alpha @ solved.fidelity.vectors * values
+        solved = _Solved.of(*curves[2:], rank, len(cells.whole))
+        of_whole, half = solved.inverses()
+        task_scale, values = jnp.sqrt(task_noise), solved.values
+        part = jnp.einsum("zkxb,xbl->zkxl", half * values[:, None, None], solved.reduced * values)
         weights = jnp.zeros((scores[..., 0].size, rank), scores.dtype)
-        weights = weights.at[cells].set(on_basis, mode="drop").reshape(*scores.shape[:2], rank)
+        on_basis = solved.alpha @ solved.vectors * values
+        weights = weights.at[jnp.concatenate(cells)].set(on_basis, mode="drop")
         return cls(
             task=task,
             scores=scores,
             config=config_gram,
-            fidelity=Eigen(values, solved.fidelity.vectors),
-            weights=weights / task_scale[:, None, None],
+            fidelity=Eigen(values, solved.vectors),
+            weights=weights.reshape(*scores.shape[:2], rank) / task_scale[:, None, None],
             source_mean=solved.means * task_scale,
             task_noise=task_noise,
             epoch_scale=jnp.sqrt(epoch_noise),
             curve_task=curves.task,
             curve_config=curves.config,
-            precision=jnp.einsum("zkxb,xbl->zkxl", half, scaled),
+            whole=jnp.square(values)[:, None, None] * of_whole,
+            gain=values[:, None, None] * solved.gain,
+            part=part,
         )
 
     def explained(self, similarity, regression, cross, at, basis):
         scale = similarity / jnp.sqrt(self.task_noise)
         rows = cross[:, self.curve_config] * scale[self.curve_task]
-        curves, rank = self.precision.shape[:2]
-        flat = self.precision.reshape(curves * rank, -1)
-        points = (rows[at][:, :, None] * basis[:, None, :]).reshape(len(at), -1)
-        half = (points @ flat).reshape(len(at), curves, rank)
-        at_observations = jnp.einsum("izl,xz->ixl", half, rows)
-        half = (rows @ flat.reshape(curves, -1)).reshape(len(rows), rank, curves, rank)
-        return at_observations, jnp.einsum("xkzl,xz->xkl", half, rows)
+        to_whole, to_part = jnp.split(rows, [self.whole.shape[1]], 1)
+        # What the whole curves explain, and then the others of what is left.
+        half = to_whole @ self.whole
+        left = to_part - to_whole @ self.gain
+        others = jnp.einsum("kxz,zkyl->xkyl", left, self.part)
+        first = jnp.einsum("kic,ik,xc->ixk", half[:, at], basis, to_whole)
+        second = jnp.einsum("ikyl,ik->iyl", others[at], basis)
+        among = jax.vmap(jnp.diag)(jnp.einsum("kxc,xc->xk", half, to_whole))
+        return (
+            first + jnp.einsum("iyl,lxy->ixl", second, left),
+            among + jnp.einsum("xkyl,lxy->xkl", others, left),
+        )

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from amt.gp.conditional import SourcePosterior
-from amt.gp.latent_kronecker import LatentSourcePosterior
+from amt.gp.observed_curves import IncompleteSourcePosterior
 from amt.model import CurveGrid, MultiTaskGP
 from amt.parameters import unconstrain
 
@@ -44,7 +44,7 @@ class Fit(NamedTuple):
 
     def posterior(
         self, grid: CurveGrid, rank: int | None = None
-    ) -> SourcePosterior | LatentSourcePosterior:
+    ) -> SourcePosterior | IncompleteSourcePosterior:
         """What the sources say of any target; `rank` as in `amt.gp.conditional`."""
         return self.model.source_posterior(grid, rank=rank)
 
@@ -85,7 +85,7 @@ def maximize(
     """As `fit_mle`, for any log density of a model."""
     if optimizer not in ("adam", "lbfgs"):
         raise ValueError(f"the optimizer is adam or lbfgs, not {optimizer!r}")
-    size = grid.scores.size
+    size = jnp.sum(jnp.isfinite(grid.scores))
 
     def from_start(start: MultiTaskGP):
         free, constrain = unconstrain(start)

@@ -12,19 +12,28 @@ from hypothesis import strategies as st
 
 from amt.gp import kronecker
 from amt.gp.conditional import Observations, SourcePosterior, mean_prior
-from amt.gp.observed_curves import ObservedCurvesPosterior, log_likelihood, orthonormal
+from amt.gp.observed_curves import (
+    ObservedCells,
+    ObservedCurvesPosterior,
+    log_likelihood,
+    orthonormal,
+)
 from amt.kernels.fidelity import AT2Fidelity
 from tests.gp.test_conditional import KnownTask, off_grid_problem, on_the_grid, problem
 
 SHAPES = st.sampled_from([(3, 4, 5), (1, 3, 4)])
 SEEDS = st.integers(0, 2**31 - 1)
-# Scores missing anywhere, the ends of curves, and all but one score of one task.
-MISSING = st.sampled_from(["anywhere", "curves", "few"])
+# Scores missing anywhere, the ends of curves, all but one score of one task, and the ends of curves
+# but for two whole ones of each task, which then have a way of their own.
+MISSING = st.sampled_from(["anywhere", "curves", "few", "whole"])
 
 
 def random_mask(shape, seed, kind):
     rng = np.random.default_rng(seed)
-    if kind == "curves":
+    if kind == "whole":
+        mask = np.arange(shape[2]) < rng.integers(0, shape[2] + 1, shape[:2])[..., None]
+        mask[:, 1:3] = True
+    elif kind == "curves":
         mask = np.arange(shape[2]) < rng.integers(0, shape[2] + 1, shape[:2])[..., None]
     else:
         mask = rng.random(shape) < 0.5
@@ -34,11 +43,18 @@ def random_mask(shape, seed, kind):
     return mask
 
 
-def observed_cells(mask, capacity=None):
-    """Positions of curves that have scores, by default with room for all that could."""
-    cells, size = np.flatnonzero(mask.any(2)), mask[..., 0].size
-    capacity = size if capacity is None else capacity
-    return jnp.asarray(np.r_[cells, np.full(capacity - len(cells), size)])
+def observed_cells(mask, whole=0, capacity=None):
+    """Some whole curves, and the others that have scores, by default with room for all."""
+    size = mask[..., 0].size
+    first = np.flatnonzero(mask.all(2))[:whole]
+    part = np.setdiff1d(np.flatnonzero(mask.any(2)), first)
+    capacity = size - len(first) if capacity is None else capacity
+    rest = np.full(capacity - len(part), size)
+    return ObservedCells(jnp.asarray(first), jnp.asarray(np.r_[part, rest]))
+
+
+def cells_of(mask, kind):
+    return observed_cells(mask, 2 * len(mask) if kind == "whole" else 0)
 
 
 def dense(factors, scores, noise):
@@ -62,7 +78,7 @@ def likelihood_problem(shape, seed, kind, degenerate=False):
     (task, config, fidelity, scores, _, *noise), _ = problem(shape, 0, seed, degenerate)
     mask = random_mask(shape, seed, kind)
     factors = 3 * task[:-1, :-1], config, fidelity
-    return (factors, jnp.where(mask, scores, jnp.nan), tuple(noise)), observed_cells(mask)
+    return (factors, jnp.where(mask, scores, jnp.nan), tuple(noise)), cells_of(mask, kind)
 
 
 @partial(jax.jit, static_argnames="rank")
@@ -163,7 +179,7 @@ def dense_posterior(arrays, mask, observed, means):
 def test_posterior_on_and_off_the_grid_equals_dense_algebra(shape, seed, kind, count):
     arrays, observed, extra = off_grid_problem(shape, count, seed)
     mask = random_mask(shape, seed, kind)
-    source = source_posterior(arrays, mask, observed_cells(mask))
+    source = source_posterior(arrays, mask, cells_of(mask, kind))
     factors = arrays[0][:-1, :-1], *on_the_grid(arrays)[1:3]
     _, means = dense(factors, jnp.where(mask, arrays[3], jnp.nan), arrays[5:])
     assert_close(source.source_mean, means)
@@ -177,7 +193,7 @@ def test_evaluations_under_way_equal_observed_means(seed, kind):
     mask = random_mask((3, 4, 5), seed, kind)
     told = every._replace(count=jnp.asarray(2))
     rest = every.config[2:], every.epoch[2:], jnp.full(len(every.score) - 2, jnp.nan)
-    source = source_posterior(arrays, mask, observed_cells(mask))
+    source = source_posterior(arrays, mask, cells_of(mask, kind))
     got = condition(source, told, extra, Observations(*rest, jnp.asarray(3)))
     mean, _ = dense_posterior(arrays, mask, told, source.source_mean)
     believed = every.score.at[2:].set(mean[every.config[2:], every.epoch[2:]])
@@ -185,11 +201,12 @@ def test_evaluations_under_way_equal_observed_means(seed, kind):
     assert_close(tuple(got), dense_posterior(arrays, mask, every, source.source_mean))
 
 
-def test_complete_curves_have_the_posterior_of_the_kronecker_product():
+@pytest.mark.parametrize("whole", [0, 5, 11])
+def test_complete_curves_have_the_posterior_of_the_kronecker_product(whole):
     arrays, observed, extra = off_grid_problem((3, 4, 5), 4, 1)
     full, config, fidelity, scores, _, *noise = on_the_grid(arrays)
     mask = np.ones(scores.shape, bool)
-    source = source_posterior(arrays, mask, observed_cells(mask))
+    source = source_posterior(arrays, mask, observed_cells(mask, whole))
     complete = SourcePosterior.of(
         KnownTask(full), config, fidelity, scores, source.source_mean, *noise
     )
@@ -208,11 +225,15 @@ def test_grids_side_by_side_have_the_values_of_each():
         assert_close(mine, ours(*arguments), 1e-9)
 
 
-def test_padding_changes_nothing():
-    arguments, cells = likelihood_problem((3, 4, 5), 5, "curves")
-    there = cells[cells < 12]
-    assert len(there) < 12
-    assert_close(ours(*arguments, there), ours(*arguments, cells), 1e-12)
+def test_padding_and_the_order_of_curves_change_nothing():
+    arguments, cells = likelihood_problem((3, 4, 5), 10, "whole")
+    mask = np.isfinite(arguments[1])
+    want = ours(*arguments, cells)
+    there = int((cells.part < 12).sum())
+    assert there < len(cells.part)
+    assert_close(ours(*arguments, observed_cells(mask, 6, there)), want, 1e-11)
+    assert_close(ours(*arguments, observed_cells(mask, 0)), want, 1e-11)
+    assert_close(ours(*arguments, observed_cells(mask, 3)), want, 1e-11)
 
 
 @given(SEEDS, MISSING)

@@ -1,5 +1,6 @@
 """Maximum likelihood: on models with a known optimum, and on data sampled from a model."""
 
+from dataclasses import replace
 from functools import partial
 
 import equinox as eqx
@@ -10,10 +11,13 @@ import pytest
 from numpy.testing import assert_allclose
 
 from amt.inference import fit_mle
+from amt.inference.mle import maximize
 from amt.kernels import ICM, FreezeThaw, Matern
 from amt.model import CurveGrid, MultiTaskGP, SeparableNoise
 from amt.parameters import parameter
 from amt.tuner import stack
+from tests.gp.test_observed_curves import dense
+from tests.problems import small_curves
 
 
 class Toy(eqx.Module):
@@ -135,6 +139,44 @@ def test_converged_is_for_each_restart_and_per_observation():
 def test_a_likelihood_that_is_never_finite_has_not_converged():
     fit = fit_toy(lambda x: x * jnp.nan, [0.0, 1.0], steps=20)
     assert not fit.converged.any()
+
+
+def test_per_observation_is_per_score_that_is_there():
+    grid = toy_grid()
+    few = CurveGrid(grid.scores.at[0, 0, 4:].set(jnp.nan), grid.features, grid.epochs, False)
+    fit, whole = (fit_toy(parabola, [0.0], g, steps=2) for g in (few, grid))
+    assert_allclose(fit.gradient_norm[0, 0], 10 / 4 * whole.gradient_norm[0, 0])
+
+
+def test_incomplete_curves_are_fitted_as_by_dense_algebra():
+    curves = small_curves()
+    rng = np.random.default_rng(0)
+    length = np.where(rng.random((4, 6)) < 0.5, rng.integers(0, 5, (4, 6)), 5)
+    scores = np.where(np.arange(5) < length[..., None], curves.scores, np.nan)
+    grid = CurveGrid.of(replace(curves, scores=scores))
+    start = MultiTaskGP.init(curves, jax.random.key(0), noise="task_epoch", config="matern")
+    by_dense = jax.jit(
+        lambda starts: maximize(
+            starts,
+            lambda m: dense(
+                (
+                    m.task.gram(),
+                    m.config(grid.features, grid.features),
+                    m.fidelity(grid.epochs, grid.epochs),
+                ),
+                grid.scores,
+                m.noise.factors(4, grid.epochs),
+            )[0],
+            grid,
+            "adam",
+            100,
+            0.05,
+        )
+    )
+    starts = stack([start])
+    want, got = by_dense(starts), jax.jit(partial(fit_mle, steps=100))(starts, grid)
+    assert_allclose(got.log_likelihood, want.log_likelihood, rtol=1e-6)
+    assert got.log_likelihood.max() > got.log_likelihood[0, 0] + 10
 
 
 # Data sampled from a model
