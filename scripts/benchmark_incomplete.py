@@ -12,7 +12,7 @@ memory is its own (`ru_maxrss`), one after the other, on the same file:
     amt      `fit_mle` of `MultiTaskGP` on all observations, `amt.gp.curve_prediction`
     subset   the same model, means and optimiser on `--dense` random observations, by dense Cholesky
              factorisations
-    botorch  `LatentKroneckerGP` on all observations by `fit_gpytorch_mll` (L-BFGS) in its
+    botorch  `LatentKroneckerGP` on all observations by `fit_gpytorch_mll` in its
              `use_iterative_methods`, for `--minutes` at most
 
 BoTorch's rows are (task, configuration) cells, with a kernel that is a product of an `IndexKernel`
@@ -20,12 +20,17 @@ of full rank on tasks and of Matern-5/2 with a lengthscale for each feature; its
 with its own Matern-5/2 on their logarithms. (A batch of tasks would share nothing, and must miss
 the same entries.) amt has the same two, a free-form task kernel and ARD Matern, and AT2's on epochs
 (`--kernels` names others). Scores are centred by task for BoTorch, which then standardises them.
-Its likelihood is stochastic: it is told to keep its probes
-(`linear_operator.settings.deterministic_probes`), without which L-BFGS stalls. It predicts by its
-`posterior` with one Cholesky factorisation: conjugate gradients for the variances take longer.
+
+BoTorch's likelihood is stochastic, and `fit_gpytorch_mll` by itself spends its time in line searches
+of L-BFGS (3 iterations in 150 s on a busy machine, none of the last two better). So it gets Adam
+(`fit_gpytorch_mll_torch`) with amt's learning rate and probes that stay the same
+(`linear_operator.settings.deterministic_probes`); `--botorch-optimizer lbfgs` is one run of the
+other. It predicts by its `posterior`: means, and variances of 64 of its pathwise samples. (What
+`posterior.variance` does took more than 4 minutes by conjugate gradients, and more than 15 GiB by
+a Cholesky factorisation.)
 
 Either is scored after several numbers of steps. Of amt, every one is a fit of its own; of BoTorch,
-they are from one run, where a step is an iteration of L-BFGS. Time is that of fitting and one
+they are from one run, of which the end and the middle are scored. Time is that of fitting and one
 prediction, compilation told apart; the time to an LPD is that of the first point that reaches it.
 
 The interpreter `--botorch-python` needs BoTorch and NumPy alone, not amt. Without it, and where
@@ -57,6 +62,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 KINDS = ("truncated", "missing")
+SAMPLES = 64
 LARGE = {"tolerance": 0.5, "rank": 10, "probes": 4, "lanczos": 32}
 
 
@@ -219,7 +225,7 @@ def estimated_gp(start):
     def prediction(estimated, grid):
         model = estimated.model
         posterior = LatentSourcePosterior.of(
-            model.task, *terms(model, grid), solver.rank, samples=64, settings=solver
+            model.task, *terms(model, grid), solver.rank, samples=SAMPLES, settings=solver
         )
         return with_noise(model, grid, predict(posterior))
 
@@ -290,11 +296,12 @@ def botorch(settings: dict[str, Any], problem: Any) -> Iterator[tuple[Point, flo
     import warnings
 
     import torch
+    from botorch.exceptions.errors import ModelFittingError
     from botorch.fit import fit_gpytorch_mll
     from botorch.models.latent_kronecker_gp import LatentKroneckerGP
+    from botorch.optim.fit import fit_gpytorch_mll_scipy, fit_gpytorch_mll_torch
     from gpytorch.kernels import IndexKernel, MaternKernel, ProductKernel
     from gpytorch.mlls import ExactMarginalLogLikelihood
-    from gpytorch.settings import max_cholesky_size
     from linear_operator.settings import deterministic_probes
 
     warnings.filterwarnings("ignore")
@@ -323,12 +330,20 @@ def botorch(settings: dict[str, Any], problem: Any) -> Iterator[tuple[Point, flo
         values = [p.detach().clone() for p in model.parameters()]
         path.append((result.step, perf_counter() - start, values))
 
-    options = {"callback": record, "timeout_sec": 60 * settings["minutes"]}
+    options: dict[str, Any] = {"callback": record, "timeout_sec": 60 * settings["minutes"]}
+    if settings["botorch_optimizer"] == "lbfgs":
+        optimizer = fit_gpytorch_mll_scipy
+    else:
+        optimizer = fit_gpytorch_mll_torch
+        options["optimizer"] = partial(torch.optim.Adam, lr=settings["learning_rate"])
     with model.use_iterative_methods(), deterministic_probes(True):
-        fit_gpytorch_mll(mll, optimizer_kwargs=options)
-    seconds = perf_counter() - start
-    record(None, argparse.Namespace(step=path[-1][0] if path else 0))
-    path[-1] = (path[-1][0], seconds, path[-1][2])
+        try:
+            fit_gpytorch_mll(mll, optimizer=optimizer, optimizer_kwargs=options, max_attempts=1)
+        except ModelFittingError:
+            print(f"botorch's line search failed after {perf_counter() - start:.0f} s")
+    if not path:
+        raise SystemExit("botorch made no step: give it more --minutes")
+    seconds = path[-1][1]
 
     # The end, and what was reached in half of the time.
     half = [p for p in path[:-1] if p[1] <= seconds / 2][-1:]
@@ -339,13 +354,15 @@ def botorch(settings: dict[str, Any], problem: Any) -> Iterator[tuple[Point, flo
             for parameter, value in zip(model.parameters(), values, strict=True):
                 parameter.copy_(value)
         model.eval()
-        with torch.no_grad(), max_cholesky_size(1 + scores.size):
+        with torch.no_grad(), model.use_iterative_methods():
             posterior = model.posterior(X, T[-1:])
-            mean, variance = posterior.mean, posterior.variance + model.likelihood.noise
+            mean = posterior.mean
+            samples = posterior.rsample(torch.Size([SAMPLES])).reshape(SAMPLES, -1)
         scale = model.outcome_transform.stdvs.item()
         mean = mean.reshape(tasks, configs).numpy() * scale
         mean = mean + model.outcome_transform.means.item() + center[:, None]
-        variance = variance.reshape(tasks, configs).numpy() * scale**2
+        variance = samples.var(0).reshape(tasks, configs).numpy()
+        variance = variance + model.likelihood.noise.item() * scale**2
         yield Point(step, until, perf_counter() - begin, mean, variance), 0.0
 
 
@@ -393,6 +410,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--botorch-python", help="interpreter that has BoTorch; default: this one")
     parser.add_argument("--minutes", type=float, default=2.5, help="of fitting BoTorch's, at most")
+    parser.add_argument("--botorch-optimizer", default="adam", choices=["lbfgs", "adam"])
     parser.add_argument("--kernels", default="icm,matern,at2", help="task, config, fidelity")
     parser.add_argument("--steps", type=int, nargs="+", help="of Adam, one fit each")
     parser.add_argument("--learning-rate", type=float, default=0.1)
@@ -473,7 +491,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
 
     ratios: dict[str, dict[str, float]] = {}
     compiling = results["amt"].compiling
-    for peer in results.keys() - {"amt"}:
+    for peer in list(results)[1:]:
         for kind in KINDS:
             lpd = {name: [s.lpd for s in scored[name][kind]] for name in ("amt", peer)}
             level = max(lpd[peer])
