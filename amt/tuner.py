@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from os import PathLike
@@ -32,6 +32,7 @@ from amt.acquisition import ACQUISITIONS, Acquisition, upper_confidence_bound
 from amt.atomic import atomic_write
 from amt.curves import LearningCurves
 from amt.gp.conditional import (
+    Ensemble,
     Observations,
     OffGrid,
     SourcePosterior,
@@ -39,7 +40,7 @@ from amt.gp.conditional import (
     numerical_rank,
 )
 from amt.gp.observed_curves import IncompleteSourcePosterior
-from amt.inference import Fit, fit_mle
+from amt.inference import INFERENCE, Fit, Posterior
 from amt.model import CurveGrid, MultiTaskGP
 from amt.space import Encoder, check_configs
 
@@ -107,40 +108,67 @@ def fit_sources(
     restarts: int = 1,
     dtype: DTypeLike = jnp.float64,
     kernels: dict[str, str] | None = None,
+    inference: str = "mle",
     **options: Any,
 ) -> tuple[Fit, CurveGrid]:
     """Learn a model from source tasks, from `restarts` starting points.
 
     Args:
         kernels: names for `MultiTaskGP.init`, such as `{"config": "matern"}`.
-        options: of `fit_mle`.
+        inference: a name in `amt.inference.INFERENCE`.
+        options: of that, such as `steps`.
+
+    Returns:
+        The fit (of "mle" and "map" a `Fit`, else another of `amt.inference.Fitted`), and the grid.
+
+    Raises:
+        KeyError: no such inference; the message lists those there are.
     """
+    if inference not in INFERENCE:
+        raise KeyError(f"no inference {inference!r}; there are {', '.join(INFERENCE)}")
     grid = CurveGrid.of(sources, dtype)
     starts = [
         MultiTaskGP.init(sources, k, dtype=dtype, **(kernels or {}))
         for k in jax.random.split(key, restarts)
     ]
-    return _fit(stack(starts), grid, **options), grid
+    fit_key = jax.random.fold_in(key, restarts)
+    return _fit(INFERENCE[inference], stack(starts), grid, fit_key, **options), grid
 
 
-_fit = eqx.filter_jit(fit_mle)
-_source_posterior = eqx.filter_jit(MultiTaskGP.source_posterior)
+@eqx.filter_jit
+def _fit(estimate: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    return estimate(*args, **options)
+
+
+_LIVE = SourcePosterior | IncompleteSourcePosterior | Ensemble
+
+
+@eqx.filter_jit
+def _source_posterior(fit: Any, grid: CurveGrid, *, rank: int) -> Any:
+    return fit.posterior(grid, rank)
+
+
+def _off_grid(source: _LIVE, kernel: Kernel, *args: Any) -> OffGrid:
+    """Of the kernel, or of each draw's."""
+    if isinstance(source, Ensemble):
+        return jax.vmap(lambda one: OffGrid.of(one, *args))(kernel)
+    return OffGrid.of(kernel, *args)
 
 
 @eqx.filter_jit
 def _condition(
-    source: SourcePosterior | IncompleteSourcePosterior,
+    source: _LIVE,
     kernel: Kernel,
     grid: Float[Array, "config feature"],
     added: Float[Array, "added feature"],
     observations: Observations,
 ) -> TargetPosterior:
-    return source.condition(observations, OffGrid.of(kernel, grid, added))
+    return source.condition(observations, _off_grid(source, kernel, grid, added))
 
 
 @eqx.filter_jit
 def candidate_values(
-    source: SourcePosterior | IncompleteSourcePosterior,
+    source: _LIVE,
     kernel: Kernel,
     grid: Float[Array, "config feature"],
     added: Float[Array, "added feature"],
@@ -151,7 +179,8 @@ def candidate_values(
     acquisition: Acquisition,
 ) -> tuple[Float[Array, "row"], Bool[Array, ""]]:
     """Acquisition values of grid, added and candidates, and whether the posterior is finite."""
-    extra = OffGrid.of(kernel, grid, jnp.concatenate([added, candidates]), len(added))
+    off_grid = jnp.concatenate([added, candidates])
+    extra = _off_grid(source, kernel, grid, off_grid, len(added))
     posterior = source.condition(observations, extra, pending)
     values = _values(posterior, observations, remaining, acquisition)
     return values, jnp.isfinite(posterior.variance).all()
@@ -227,10 +256,12 @@ class Tuner:
         key: for the starting points of the fit and for candidates.
         space: where to look, by default in the sources' space; it can be narrower, not wider.
         acquisition: see `amt.acquisition`.
-        fit: a model fitted before to these sources, instead of a new fit.
+        fit: what was fitted before to these sources (`fit_sources`), instead of a new fit: the
+            fit of "mle" or "map", or draws of "nuts" or "svi", over which acquisition values and
+            means are averaged.
         continuous: whether to look beyond the sources' configurations and those added.
         state: the file to go on from, if it is there, and to write.
-        options: of `fit_sources`.
+        options: of `fit_sources`; what is not "mle" or "map" is fitted before, and given as `fit`.
 
     Attributes:
         configs: the configurations by number.
@@ -248,7 +279,7 @@ class Tuner:
         *,
         space: ConfigurationSpace | None = None,
         acquisition: Acquisition = upper_confidence_bound,
-        fit: Fit | None = None,
+        fit: Fit | Posterior | None = None,
         dtype: DTypeLike = jnp.float64,
         continuous: bool = True,
         samples: int = 64,
@@ -278,6 +309,13 @@ class Tuner:
             "options": options,
             "fit": None if fit is None else _digest(*map(np.asarray, _arrays(fit))),
         }
+        inference = options.get("inference", "mle")
+        if fit is None and inference not in ("mle", "map"):
+            raise ValueError(f"{inference}: give what fit_sources made of it as `fit`")
+        if fit is not None and not isinstance(fit, Fit | Posterior):
+            raise ValueError(
+                f"a tuner has no use for a {type(fit).__name__}: fit by mle, map, nuts or svi"
+            )
         self._path = None if state is None else Path(state)
         self._state = _State()
         if self._path is not None and self._path.exists():
@@ -286,10 +324,8 @@ class Tuner:
             self._state, fit = self._load(self._path, fit)
         elif fit is None:
             fit, _ = fit_sources(sources, key, dtype=dtype, **options)
-        self.fit = fit
-        self._source = _source_posterior(
-            fit.model, self._grid, rank=fidelity_rank(fit.model, self._grid)
-        )
+        self.fit: Fit | Posterior = fit
+        self._source = _source_posterior(fit, self._grid, rank=fidelity_rank(fit.model, self._grid))
         self.configs: tuple[dict[str, Any], ...] = ()
         self._features = np.zeros((0, self._encode.num_features))
         for config in (*sources.configs, *self._state.added):
@@ -310,7 +346,7 @@ class Tuner:
         *,
         space: ConfigurationSpace | None = None,
         acquisition: Acquisition | None = None,
-        fit: Fit | None = None,
+        fit: Fit | Posterior | None = None,
     ) -> "Tuner":
         """The tuner of a state file; settings, the key among them, are read from it.
 
@@ -350,7 +386,10 @@ class Tuner:
         return tuple(self._state.told)
 
     def posterior(self) -> TargetPosterior:
-        """Mean and variance of the target's noise-free score, of all configurations by number."""
+        """Mean and variance of the target's noise-free score, of all configurations by number.
+
+        With a leading axis of draws if there are several models.
+        """
         if self._posterior is None:
             posterior = _condition(
                 self._source,
@@ -361,7 +400,7 @@ class Tuner:
             )
             known = slice(len(self.configs))
             require_finite(jnp.isfinite(posterior.variance).all())
-            self._posterior = TargetPosterior(posterior.mean[known], posterior.variance[known])
+            self._posterior = TargetPosterior(*(leaf[..., known, :] for leaf in posterior))
         return self._posterior
 
     def ask(self) -> Trial:
@@ -474,7 +513,7 @@ class Tuner:
         """The configuration with the largest posterior mean, of those that did not fail."""
         posterior = self.posterior()
         excluded = jnp.asarray(self._outside + self._state.failed, int)
-        mean = posterior.mean.at[excluded].set(-jnp.inf)
+        mean = posterior.mean.at[..., excluded, :].set(-jnp.inf)
         return int(recommend(posterior._replace(mean=mean)))
 
     def _trial(self, number: int, epoch: int) -> Trial:
@@ -581,7 +620,7 @@ class Tuner:
         }
         atomic_write(self._path, lambda file: np.savez(file, **content))
 
-    def _load(self, path: Path, fit: Fit) -> tuple[_State, Fit]:
+    def _load(self, path: Path, fit: Fit | Posterior) -> tuple[_State, Fit | Posterior]:
         """The state of a file, and `fit` with the file's arrays."""
         settings, state, leaves = _read(path)
         ours = json.loads(json.dumps(self._settings))
@@ -609,7 +648,7 @@ def _read(path: Path) -> tuple[dict[str, Any], _State, list[np.ndarray]]:
     return settings, _State(**state), leaves
 
 
-def _arrays(fit: Fit) -> list[Array]:
+def _arrays(fit: Fit | Posterior) -> list[Array]:
     return jax.tree.leaves(eqx.filter(fit, eqx.is_array_like))
 
 

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import amt
 from amt.acquisition import log_expected_improvement, upper_confidence_bound
 from amt.gp.conditional import Observations, TargetPosterior
-from amt.inference import Fit
+from amt.inference import Fit, Posterior
 from amt.kernels.task import AT2Task
 from amt.model import CurveGrid, MultiTaskGP
 from amt.simulate import simulate
@@ -71,14 +71,47 @@ def compiled(source, target, acquisition=upper_confidence_bound, budget=BUDGET):
 
 def new_tuner(name="at2", **options):
     """By default one that keeps to the grid."""
-    options = {"continuous": False} | options
-    return Tuner(curves()[0], jax.random.key(0), fit=fitted(name)[0], **options)
+    options = {"continuous": False, "fit": fitted(name)[0]} | options
+    return Tuner(curves()[0], jax.random.key(0), **options)
 
 
 def assert_trajectories_equal(actual, expected):
     for name, a, e in zip(actual._fields[:4], actual, expected, strict=False):
         assert_array_equal(a, e, err_msg=name)
     jax.tree.map(partial(assert_allclose, rtol=1e-6), actual.forecast, expected.forecast)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_draws_that_are_all_one_model_are_asked_as_the_model(continuous):
+    fit, grid, target = fitted("at2")
+    _, means = fit.model.log_likelihood(grid)
+    draws = Posterior(stack([fit.model] * 2), stack([means] * 2), {})
+    single, several = (new_tuner(fit=f, continuous=continuous) for f in (fit, draws))
+    for query in range(4):
+        trial = single.ask()
+        assert several.ask() == trial
+        score = float(target[query, 0])
+        for tuner in (single, several):
+            tuner.tell(trial.number, trial.epoch, score)
+    one, two = single.posterior(), several.posterior()
+    assert two.mean.shape == (2, *one.mean.shape)
+    assert_allclose(two.mean[1], one.mean, rtol=1e-8)
+    assert_allclose(two.variance[0], one.variance, rtol=1e-5)
+    assert several.recommend() == single.recommend()
+
+
+def test_inference_is_chosen_by_name():
+    key = jax.random.key(0)
+    by_map = Tuner(curves()[0], key, inference="map", steps=4, continuous=False).fit
+    direct, _ = fit_sources(curves()[0], key, inference="map", steps=4)
+    jax.tree.map(assert_array_equal, by_map, direct)
+    sparse, _ = fit_sources(curves()[0], key, inference="svgp", num_inducing=5, passes=1)
+    with pytest.raises(ValueError, match="no use for a SparseFit: fit by mle, map, nuts or svi"):
+        Tuner(curves()[0], key, fit=sparse)
+    with pytest.raises(ValueError, match="svi: give what fit_sources made of it as `fit`"):
+        Tuner(curves()[0], key, inference="svi")
+    with pytest.raises(KeyError, match="no inference 'x'; there are mle, map"):
+        fit_sources(curves()[0], key, inference="x")
 
 
 # The loop inside out
