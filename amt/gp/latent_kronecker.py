@@ -1,4 +1,6 @@
-r"""Gaussian processes on incomplete (task, config, epoch) grids.
+r"""Gaussian processes on incomplete (task, config, epoch) grids, estimated for any size.
+
+Where few curves are observed, `amt.gp.observed_curves` is exact, and faster.
 
 In units of the noise (`amt.gp.kronecker.whiten`), the n observed scores have the covariance
 \(S (K_T \otimes K_C \otimes K_E) S^\top + I\), S their selection from the grid: no Kronecker
@@ -59,24 +61,31 @@ from amt.kernels.task import TaskKernel
 class Solver(NamedTuple):
     """Settings of the conjugate gradients and of what is estimated with them.
 
+    Measured on four tasks of HyperRec, 295 curves of 17,234 scores after 40 steps of a fit, against
+    `amt.gp.observed_curves`: errors of the gradient were 15 to 24 % of its norm with 8 probes, and
+    those of four seeds averaged 8 %. With a tolerance of 0.1 it had a bias of 15 %, too. Errors of
+    the log-likelihood of 40,315 were -4 to 22; -30 to -8 with 128 steps of Lanczos quadrature, -88
+    to -61 with 64.
+
     Attributes:
         tolerance: norm of the residual of the weights, relative to the square root of the
-            number of weights that the scores determine: so large an error the gradient can have,
-            relative to its two terms. That of the likelihood is of second order.
-        max_steps: at most.
+            number of weights that the scores determine. Errors of the gradient are of this order,
+            those of the likelihood of second order.
+        max_steps: at most. What is not solved by then stays as it is: `is_solved` and
+            `LatentSourcePosterior.solved` tell, and a fit has not `converged`.
         rank: eigenvalues of the fidelity's Gram matrix that are kept; None keeps all. Those of
             the fidelity kernels fall fast, and the first 24 leave out rounding errors, or with
             Matern-5/2 what is far below the noise.
         probes: number of them in a likelihood.
-        lanczos: steps of Lanczos quadrature.
+        lanczos: steps of Lanczos quadrature, which the value needs, and not its gradient.
         seed: of the probes, which are the same at every call.
     """
 
-    tolerance: float = 0.1
-    max_steps: int = 1000
+    tolerance: float = 0.01
+    max_steps: int = 2000
     rank: int | None = 24
     probes: int = 8
-    lanczos: int = 64
+    lanczos: int = 256
     seed: int = 0
 
 
@@ -88,9 +97,10 @@ class Weights(NamedTuple):
 
 
 class CGResult(NamedTuple):
-    """Solutions, and the Lanczos matrices (diagonal, and beside it) that led to them."""
+    """Solutions, whether they are, and the Lanczos matrices (diagonal, and beside it) of them."""
 
     solution: Weights
+    solved: Bool[Array, "row"]
     diagonal: Float[Array, "row lanczos"]
     beside: Float[Array, "row lanczos"]
 
@@ -150,8 +160,8 @@ def conjugate_gradients(
     active = error(right) > goal
     last, beside = jnp.zeros_like(norm), jnp.zeros_like(rows)
     start = (0, active, zero, right, right, norm, last, rows, beside)
-    _, _, solution, *_, diagonal, beside = jax.lax.while_loop(unfinished, advance, start)
-    return CGResult(solution, diagonal, beside)
+    _, active, solution, *_, diagonal, beside = jax.lax.while_loop(unfinished, advance, start)
+    return CGResult(solution, ~active, diagonal, beside)
 
 
 def lanczos_quadrature(function: Callable[[Array], Array], result: CGResult) -> Float[Array, "row"]:
@@ -268,11 +278,13 @@ class _Solved(NamedTuple):
         value: the log-likelihood.
         means: of the tasks.
         inverse: the residual times the inverse covariance, and u of each probe.
+        solved: whether the conjugate gradients reached their tolerance.
     """
 
     value: Float[Array, ""]
     means: Float[Array, "task"]
     inverse: Float[Array, "row task config epoch"]
+    solved: Bool[Array, ""]
 
     @classmethod
     def of(cls, task, config, fidelity, scores, shape, mask, settings: Solver) -> "_Solved":
@@ -295,7 +307,8 @@ class _Solved(NamedTuple):
         log_det += jnp.mean(_dot(probes, probes) * quadrature)
         size = jnp.sum(latent.mask)
         value = -0.5 * (squares + log_det + size * math.log(2 * math.pi))
-        return cls(value, result.solution.mean[0] * latent.mean_scale, inverse)
+        means = result.solution.mean[0] * latent.mean_scale
+        return cls(value, means, inverse, jnp.all(result.solved))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(6,))
@@ -342,6 +355,15 @@ def _backward(settings, saved, cotangent):
 profile_log_likelihood.defvjp(_forward, _backward)
 
 
+def _whiten(task, config, fidelity, scores, task_noise, epoch_noise):
+    """The arguments of `profile_log_likelihood` but for the settings."""
+    mask = jnp.isfinite(scores)
+    whitened, task, fidelity, _ = whiten(
+        jnp.where(mask, scores, 0), task, fidelity, task_noise, epoch_noise
+    )
+    return task, config, fidelity, whitened, 1 / jnp.sqrt(epoch_noise), mask
+
+
 def log_likelihood(
     task: Float[Array, "task task"],
     config: Float[Array, "config config"],
@@ -352,16 +374,25 @@ def log_likelihood(
     settings: Solver,
 ) -> tuple[Float[Array, ""], Float[Array, "task"]]:
     """Log marginal likelihood of the scores that are not NaN, and the task means."""
-    mask = jnp.isfinite(scores)
-    whitened, task, fidelity, _ = whiten(
-        jnp.where(mask, scores, 0), task, fidelity, task_noise, epoch_noise
-    )
-    solved: Any = profile_log_likelihood(
-        task, config, fidelity, whitened, 1 / jnp.sqrt(epoch_noise), mask, settings
-    )
+    whitened = _whiten(task, config, fidelity, scores, task_noise, epoch_noise)
+    solved: Any = profile_log_likelihood(*whitened, settings)
     value, means = solved
     log_noise = jnp.log(task_noise)[:, None, None] + jnp.log(epoch_noise)
-    return value - jnp.sum(mask * log_noise) / 2, means * jnp.sqrt(task_noise)
+    return value - jnp.sum(whitened[-1] * log_noise) / 2, means * jnp.sqrt(task_noise)
+
+
+def is_solved(
+    task: Float[Array, "task task"],
+    config: Float[Array, "config config"],
+    fidelity: Float[Array, "epoch epoch"],
+    scores: Grid,
+    task_noise: Float[Array, "task"],
+    epoch_noise: Float[Array, "epoch"],
+    settings: Solver,
+) -> Bool[Array, ""]:
+    """Whether the conjugate gradients of `log_likelihood` reach their tolerance."""
+    whitened = _whiten(task, config, fidelity, scores, task_noise, epoch_noise)
+    return _Solved.of(*whitened, settings).solved
 
 
 _CHUNK = 16
@@ -375,10 +406,12 @@ class LatentSourcePosterior(IncompleteSourcePosterior):
             themselves, and \(k_C(x, C)\) times these is that of any configurations x, less what
             the grid leaves of their covariance. In the basis of the epochs' vectors.
         root: \(K_C^{-1}\) is its product with itself.
+        solved: whether all conjugate gradients reached their tolerance.
     """
 
     deviations: Float[Array, "deviation task config rank"]
     root: Float[Array, "config config"]
+    solved: Bool[Array, ""]
 
     @classmethod
     def of(
@@ -406,7 +439,7 @@ class LatentSourcePosterior(IncompleteSourcePosterior):
                 dense algebra of as many dimensions as there are tasks x configurations x rank:
                 for small problems.
             settings: of the solutions; the sources' means and what is linear in the scores are
-                solved for to a thousandth of the tolerance.
+                solved for to a hundredth of the tolerance.
         """
         settings = settings or Solver()
         mask = jnp.isfinite(scores)
@@ -417,10 +450,10 @@ class LatentSourcePosterior(IncompleteSourcePosterior):
             task_gram, config_gram, fidelity_gram, mask, 1 / jnp.sqrt(epoch_noise), rank
         )
         tight = settings._replace(
-            tolerance=1e-3 * settings.tolerance, max_steps=10 * settings.max_steps, lanczos=1
+            tolerance=1e-2 * settings.tolerance, max_steps=10 * settings.max_steps, lanczos=1
         )
         free = jnp.ones((1, 1), whitened.dtype)
-        solution = latent.solve(latent.transposed(whitened[None]), free, tight).solution
+        solution, solved, *_ = latent.solve(latent.transposed(whitened[None]), free, tight)
         alpha = whitened - latent.scores(solution)[0]
         task_scale = jnp.sqrt(task_noise)
         tasks, configs, fidelity = latent.basis
@@ -437,15 +470,17 @@ class LatentSourcePosterior(IncompleteSourcePosterior):
 
         def draw(key: PRNGKeyArray):
             right, _ = latent.probes(_CHUNK, key)
-            loose = settings._replace(tolerance=0.1 * settings.tolerance, lanczos=1)
-            solved = latent.solve(right, jnp.zeros((_CHUNK, 1), whitened.dtype), loose)
-            return deviations(solved.solution.function)
+            loose = settings._replace(lanczos=1)
+            result = latent.solve(right, jnp.zeros((_CHUNK, 1), whitened.dtype), loose)
+            return deviations(result.solution.function), result.solved
 
         if samples is None:
             spread = deviations(latent.inverse_root())
         else:
             chunks = -(-samples // _CHUNK)
-            drawn = jax.lax.map(draw, jax.random.split(jax.random.key(settings.seed), chunks))
+            keys = jax.random.split(jax.random.key(settings.seed), chunks)
+            drawn, each = jax.lax.map(draw, keys)
+            solved = jnp.append(solved, each)
             spread = drawn.reshape(-1, *drawn.shape[2:]) / math.sqrt(chunks * _CHUNK)
         return cls(
             task=task,
@@ -458,6 +493,7 @@ class LatentSourcePosterior(IncompleteSourcePosterior):
             epoch_scale=jnp.sqrt(epoch_noise),
             deviations=spread,
             root=root,
+            solved=jnp.all(solved),
         )
 
     def explained(self, similarity, regression, cross, at, basis):

@@ -28,7 +28,8 @@ class Fit(NamedTuple):
         gradient_norm: norm of the gradient per observation with respect to the unconstrained
             parameters, at every step.
         converged: whether the last tenth of the steps gained less than 1e-3 nats per
-            observation.
+            observation, and the likelihood of the best model is as accurate as it is meant to be
+            (`MultiTaskGP.is_solved`).
         best: the restart that was kept.
     """
 
@@ -132,4 +133,5 @@ def maximize(
     models, values, log_likelihood, gradient_norm, converged = jax.vmap(from_start)(starts)
     best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
     model = jax.tree.map(lambda leaf: leaf[best], models)
+    converged &= model.is_solved(grid) | (jnp.arange(len(values)) != best)
     return Fit(model, log_likelihood, gradient_norm, converged, best)

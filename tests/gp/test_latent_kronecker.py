@@ -16,6 +16,7 @@ from amt.gp.latent_kronecker import (
     Solver,
     Weights,
     conjugate_gradients,
+    is_solved,
     lanczos_quadrature,
     log_likelihood,
     profile_log_likelihood,
@@ -281,6 +282,20 @@ def test_evaluations_under_way_lower_variances_alone():
         told = told.append(i, i, before.mean[i, i])
     after = source.condition(told)
     np.testing.assert_allclose(with_pending.variance, after.variance, rtol=1e-6, atol=1e-9)
+
+
+def test_conjugate_gradients_that_stop_early_say_so():
+    arrays, _ = problem(SHAPE, 0, 14)
+    full, config, fidelity, scores, _, *noise = arrays
+    mask = random_mask(14, "curves")
+    factors = full[:-1, :-1], config, fidelity, jnp.where(mask, scores, jnp.nan), *noise
+    for steps, expected in ((1000, True), (2, False)):
+        settings = Solver(tolerance=1e-6, max_steps=steps)
+        assert jax.jit(is_solved, static_argnums=6)(*factors, settings) == expected
+    few = Solver(tolerance=1e-9, max_steps=1)  # for the means tenfold
+    for settings, expected in ((Solver(), True), (few, False)):
+        source = jax.jit(lambda a: source_posterior(a, mask, samples=16, settings=settings))(arrays)  # noqa: B023
+        assert source.solved == expected
 
 
 def test_indefinite_task_kernels_give_nan():

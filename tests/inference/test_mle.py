@@ -29,6 +29,9 @@ class Toy(eqx.Module):
     def log_likelihood(self, grid):
         return self.function(self.x) * grid.scores.size, None
 
+    def is_solved(self, grid):
+        return self.x < 1000
+
 
 def toy_grid(size=10, dtype=jnp.float64):
     return CurveGrid(
@@ -134,6 +137,14 @@ def test_converged_is_for_each_restart_and_per_observation():
     gentle = lambda x: 0.02 * parabola(x)  # noqa: E731
     fit = fit_toy(gentle, [0.0, 2.0, -500.0], steps=100, grid=toy_grid(1000))
     assert fit.converged.tolist() == [True, True, False]
+
+
+def test_a_best_model_whose_likelihood_is_not_solved_for_has_not_converged():
+    for optimum, expected in ((999.0, [True, True]), (1001.0, [True, False])):
+        function = lambda x: jnp.where(x > 500, -jnp.square(x - optimum), -9)  # noqa: B023, E731
+        fit = fit_toy(function, [0.0, optimum], steps=5, learning_rate=1e-6)
+        assert fit.best == 1
+        assert fit.converged.tolist() == expected
 
 
 def test_a_likelihood_that_is_never_finite_has_not_converged():
