@@ -102,7 +102,8 @@ class Outcome(eqx.Module):
         if self.knee == np.inf and (self.location, self.scale) == (0, 1):
             return f"score = {sign}{y}"
         tail = "" if self.knee == np.inf else f", logarithmic below -{self.knee:g}"
-        return f"score = ({sign}{y} - {self.location:.4g}) / {self.scale:.4g}{tail}"
+        shift = "+" if self.location < 0 else "-"
+        return f"score = ({sign}{y} {shift} {abs(self.location):.4g}) / {self.scale:.4g}{tail}"
 
 
 def _array(values: Any) -> tuple[Any, Float[np.ndarray, "..."] | Float[Array, "..."]]:

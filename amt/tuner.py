@@ -42,7 +42,7 @@ from amt.gp.conditional import (
 from amt.gp.observed_curves import IncompleteSourcePosterior
 from amt.inference import INFERENCE, Fit, Posterior
 from amt.model import CurveGrid, MultiTaskGP
-from amt.space import Encoder, check_configs
+from amt.space import Encoder, check_configs, make_configuration
 
 
 class Query(NamedTuple):
@@ -715,9 +715,8 @@ def _check_within(space: ConfigurationSpace, sources: ConfigurationSpace) -> Non
 
 def _configuration(space: ConfigurationSpace, config: Mapping[str, Any]) -> Configuration | None:
     """A configuration of the space, None if it is not legal there."""
-    constants = {h.name: h.value for h in space.values() if isinstance(h, Constant)}
     try:
-        return Configuration(space, values={**constants, **config})
+        return make_configuration(space, config)
     except (ValueError, KeyError, TypeError):
         return None
 

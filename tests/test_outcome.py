@@ -70,7 +70,7 @@ def test_by_hand():
     assert_allclose(outcome.forward(2.0), z)
     z = (-np.arcsinh(200.0) + 2) / 0.25
     assert_allclose(outcome.forward(100.0), -3 - np.log1p(-3 - z))
-    assert str(outcome) == ("score = (-arcsinh(y / 0.5) - -2) / 0.25, logarithmic below -3")
+    assert str(outcome) == ("score = (-arcsinh(y / 0.5) + 2) / 0.25, logarithmic below -3")
 
 
 def test_accuracies_stay_as_they_are():

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ConfigSpace import ConfigurationSpace, Constant, Float, Integer
+from ConfigSpace import ConfigurationSpace, Constant, EqualsCondition, Float, Integer
 from numpy.testing import assert_allclose, assert_array_equal
 
 import amt
@@ -657,3 +657,18 @@ def test_the_rank_of_the_fidelity_kernel():
     assert fidelity_rank(flat, grid, multiple=4) == 4 >= low
     both = fidelity_rank(stack([flat, model]), stack([grid, grid]), multiple=1)
     assert both == max(low, rank)
+
+
+def test_an_inactive_conditional_constant_does_not_make_a_configuration_illegal():
+    space = ConfigurationSpace({"kind": ["a", "b"], "x": (0.0, 1.0)})
+    only_of_a = Constant("only_of_a", 3)
+    space.add(only_of_a)
+    space.add(EqualsCondition(only_of_a, space["kind"], "a"))
+    rng = np.random.default_rng(0)
+    configs = [{"kind": "ab"[i % 2], "x": float(x)} for i, x in enumerate(rng.uniform(size=6))]
+    scores = rng.uniform(size=(2, 6, 3))
+    sources = amt.LearningCurves(configs=configs, space=space, tasks=["s", "t"], scores=scores)
+    tuner = Tuner(sources, jax.random.key(0), space=space, kernels={"config": "matern"}, steps=2)
+    tuner.add({"kind": "b", "x": 0.5})
+    assert tuner.configs[6] == {"kind": "b", "x": 0.5}
+    tuner.ask()
