@@ -23,9 +23,11 @@ the same entries.) amt has the same two, a free-form task kernel and ARD Matern,
 
 BoTorch's likelihood is stochastic, and `fit_gpytorch_mll` by itself spends its time in the line
 searches of L-BFGS (3 iterations in 150 s on a busy machine, the third worse than the second). So it
-gets Adam (`fit_gpytorch_mll_torch`) with amt's learning rate and probes that stay the same
-(`linear_operator.settings.deterministic_probes`); `--botorch-optimizer lbfgs` is one run of the
-other. It predicts by its `posterior`: means, and variances of 64 of its pathwise samples. (What
+gets Adam (`fit_gpytorch_mll_torch`) with amt's learning rate; `--botorch-optimizer lbfgs` is one
+run of the other. (Probes that stay the same would suit L-BFGS, but `deterministic_probes` makes a
+step ten times as long, by a dense root of the preconditioner.)
+
+It predicts by its `posterior`: means, and variances of 64 of its pathwise samples. (What
 `posterior.variance` does took more than 4 minutes by conjugate gradients, and more than 15 GiB by
 a Cholesky factorisation.)
 
@@ -308,7 +310,6 @@ def botorch(settings: dict[str, Any], problem: Any) -> Iterator[tuple[Point, flo
     from botorch.optim.fit import fit_gpytorch_mll_scipy, fit_gpytorch_mll_torch
     from gpytorch.kernels import IndexKernel, MaternKernel, ProductKernel
     from gpytorch.mlls import ExactMarginalLogLikelihood
-    from linear_operator.settings import deterministic_probes
 
     warnings.filterwarnings("ignore")
     torch.manual_seed(settings["seed"])
@@ -342,7 +343,7 @@ def botorch(settings: dict[str, Any], problem: Any) -> Iterator[tuple[Point, flo
     else:
         optimizer = fit_gpytorch_mll_torch
         options["optimizer"] = partial(torch.optim.Adam, lr=settings["learning_rate"])
-    with model.use_iterative_methods(), deterministic_probes(True):
+    with model.use_iterative_methods():
         try:
             fit_gpytorch_mll(mll, optimizer=optimizer, optimizer_kwargs=options, max_attempts=1)
         except ModelFittingError:
