@@ -43,6 +43,7 @@ class CurveGrid(eqx.Module):
         epochs: epochs as a share of the last, in (0, 1].
         complete: whether no score is missing, which inference on the grid is fastest for.
         cells: of an incomplete grid, where there are scores.
+        solver: of one that is too large to be exact (`MultiTaskGP.exact_rank`), how it is solved.
     """
 
     scores: Float[Array, "task config epoch"]
@@ -50,6 +51,7 @@ class CurveGrid(eqx.Module):
     epochs: Float[Array, "epoch"]
     complete: bool = eqx.field(static=True, default=True)
     cells: ObservedCells | None = None
+    solver: Solver = eqx.field(static=True, default=latent_kronecker.DEFAULT)
 
     @classmethod
     def of(
@@ -58,12 +60,14 @@ class CurveGrid(eqx.Module):
         dtype: DTypeLike = jnp.float64,
         *,
         capacity: int | None = None,
+        solver: Solver = latent_kronecker.DEFAULT,
     ) -> "CurveGrid":
         """The grid of learning curves, complete or not.
 
         Args:
             capacity: room for so many curves, so that grids which lack different scores can be
                 stacked; by default there is none to spare.
+            solver: see `solver`.
 
         Raises:
             ValueError: a task has no score at all (the message names the first one), or there are
@@ -90,6 +94,7 @@ class CurveGrid(eqx.Module):
             epochs=jnp.asarray(curves.epochs / curves.epochs[-1], dtype),
             complete=complete,
             cells=None if complete else ObservedCells(jnp.asarray(whole), jnp.asarray(part)),
+            solver=solver,
         )
 
 
@@ -207,7 +212,7 @@ class MultiTaskGP(eqx.Module):
             )
         if not grid.complete:
             return latent_kronecker.log_likelihood(
-                task, config, fidelity, grid.scores, task_noise, epoch_noise, Solver()
+                task, config, fidelity, grid.scores, task_noise, epoch_noise, grid.solver
             )
         scores, task, fidelity, half_log_det = whiten(
             grid.scores, task, fidelity, task_noise, epoch_noise
@@ -225,7 +230,7 @@ class MultiTaskGP(eqx.Module):
         if grid.complete or self.exact_rank(grid) is not None:
             return jnp.asarray(True)
         task, config, fidelity, noise = self._terms(grid)
-        return latent_kronecker.is_solved(task, config, fidelity, grid.scores, *noise, Solver())
+        return latent_kronecker.is_solved(task, config, fidelity, grid.scores, *noise, grid.solver)
 
     def source_posterior(
         self, grid: CurveGrid, *, rank: int | None = None
@@ -238,6 +243,7 @@ class MultiTaskGP(eqx.Module):
             rank = exact if rank is None else min(rank, exact)
             return ObservedCurvesPosterior.of(*terms, task_noise, epoch_noise, grid.cells, rank)
         if not grid.complete:
-            return LatentSourcePosterior.of(*terms, task_noise, epoch_noise, rank)
+            rank = grid.solver.rank if rank is None else rank
+            return LatentSourcePosterior.of(*terms, task_noise, epoch_noise, rank, grid.solver)
         _, means = self.log_likelihood(grid)
         return SourcePosterior.of(*terms, means, task_noise, epoch_noise, rank)

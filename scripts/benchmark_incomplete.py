@@ -65,7 +65,7 @@ import numpy as np
 
 KINDS = ("truncated", "missing")
 SAMPLES = 64
-LARGE = {"tolerance": 0.5, "rank": 10, "probes": 4, "lanczos": 32}
+LARGE = {"tolerance": 0.5, "rank": 10, "probes": 4, "lanczos": 32, "samples": SAMPLES}
 
 
 class Point(NamedTuple):
@@ -163,11 +163,12 @@ def amt(
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    from amt.gp.latent_kronecker import Solver
     from amt.inference.mle import fit_mle
     from amt.model import CurveGrid, MultiTaskGP
 
     curves = replace(database(settings), scores=scores)
-    grid = CurveGrid.of(curves)
+    grid = CurveGrid.of(curves, solver=Solver(**(LARGE if settings["large"] else {})))
     names = dict(zip(("task", "config", "fidelity"), settings["kernels"].split(","), strict=True))
     start: Any = MultiTaskGP.init(curves, jax.random.key(settings["seed"]), **names)
     if subset:
@@ -175,8 +176,6 @@ def amt(
         number = min(settings["dense"], len(seen))
         at = np.random.default_rng(settings["seed"]).choice(seen, number, replace=False)
         start, predict = subset_gp(start, at.T)
-    elif settings["large"]:
-        start, predict = estimated_gp(start)
     else:
         predict = exactly
     starts = jax.tree.map(lambda leaf: leaf[None], start)
@@ -201,40 +200,6 @@ def exactly(model, grid):
     from amt.gp.curve_prediction import predict
 
     return with_noise(model, grid, predict(model.source_posterior(grid)))
-
-
-def estimated_gp(start):
-    """A model whose likelihood is estimated with settings for large grids, and its prediction."""
-    import equinox as eqx
-
-    from amt.gp.curve_prediction import predict
-    from amt.gp.latent_kronecker import LatentSourcePosterior, Solver, log_likelihood
-    from amt.model import MultiTaskGP
-
-    solver = Solver(**LARGE)
-
-    def terms(model, grid):
-        config = model.config(grid.features, grid.features)
-        fidelity = model.fidelity(grid.epochs, grid.epochs)
-        return config, fidelity, grid.scores, *model.noise.factors(len(grid.scores), grid.epochs)
-
-    class EstimatedGP(eqx.Module):
-        model: MultiTaskGP
-
-        def log_likelihood(self, grid):
-            return log_likelihood(self.model.task.gram(), *terms(self.model, grid), solver)
-
-        def is_solved(self, grid):  # that a fit has converged is not asked for
-            return True
-
-    def prediction(estimated, grid):
-        model = estimated.model
-        posterior = LatentSourcePosterior.of(
-            model.task, *terms(model, grid), solver.rank, samples=SAMPLES, settings=solver
-        )
-        return with_noise(model, grid, predict(posterior))
-
-    return EstimatedGP(start), prediction
 
 
 def subset_gp(start, at: np.ndarray):

@@ -78,7 +78,13 @@ class Solver(NamedTuple):
             Matern-5/2 what is far below the noise.
         probes: number of them in a likelihood.
         lanczos: steps of Lanczos quadrature, which the value needs, and not its gradient.
-        seed: of the probes, which are the same at every call.
+        samples: of the sources' posterior, rounded up to a multiple of 16. Their part of a variance
+            has a relative standard error of (2 / samples)^(1/2). The mean is exact before the
+            target has observations, and has sampling errors after: where the noise is small, 256
+            samples leave up to 0.4 posterior standard deviations on problems of the tests, 8192 up
+            to 0.15. None is exact, by dense algebra of as many dimensions as there are tasks x
+            configurations x rank: for small problems.
+        seed: of probes and samples, which are the same at every call.
     """
 
     tolerance: float = 0.01
@@ -86,7 +92,11 @@ class Solver(NamedTuple):
     rank: int | None = 24
     probes: int = 8
     lanczos: int = 256
+    samples: int | None = 256
     seed: int = 0
+
+
+DEFAULT = Solver()
 
 
 class Weights(NamedTuple):
@@ -423,25 +433,15 @@ class LatentSourcePosterior(IncompleteSourcePosterior):
         task_noise: Float[Array, "task"],
         epoch_noise: Float[Array, "epoch"],
         rank: int | None = None,
-        *,
-        samples: int | None = 256,
-        settings: Solver | None = None,
+        settings: Solver = DEFAULT,
     ) -> "LatentSourcePosterior":
         """Of the scores that are not NaN.
 
         Args:
             rank: eigenvalues of the fidelity's Gram matrix that are carried; None keeps all.
-            samples: of the sources' posterior, rounded up to a multiple of 16. Their part of a
-                variance has a relative standard error of (2 / samples)^(1/2). The mean is exact
-                before the target has observations, and has sampling errors after: where the
-                noise is small, 256 samples leave up to 0.4 posterior standard deviations on
-                problems of the tests, 8192 up to 0.15. None is exact, by
-                dense algebra of as many dimensions as there are tasks x configurations x rank:
-                for small problems.
             settings: of the solutions; the sources' means and what is linear in the scores are
                 solved for to a hundredth of the tolerance.
         """
-        settings = settings or Solver()
         mask = jnp.isfinite(scores)
         whitened, task_gram, fidelity_gram, _ = whiten(
             jnp.where(mask, scores, 0), task.gram(), fidelity_gram, task_noise, epoch_noise
@@ -474,10 +474,10 @@ class LatentSourcePosterior(IncompleteSourcePosterior):
             result = latent.solve(right, jnp.zeros((_CHUNK, 1), whitened.dtype), loose)
             return deviations(result.solution.function), result.solved
 
-        if samples is None:
+        if settings.samples is None:
             spread = deviations(latent.inverse_root())
         else:
-            chunks = -(-samples // _CHUNK)
+            chunks = -(-settings.samples // _CHUNK)
             keys = jax.random.split(jax.random.key(settings.seed), chunks)
             drawn, each = jax.lax.map(draw, keys)
             solved = jnp.append(solved, each)

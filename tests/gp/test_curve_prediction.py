@@ -9,7 +9,7 @@ import pytest
 
 from amt.gp.curve_prediction import predict
 from amt.gp.kronecker import outer
-from amt.gp.latent_kronecker import LatentSourcePosterior
+from amt.gp.latent_kronecker import LatentSourcePosterior, Solver
 from amt.gp.observed_curves import IncompleteSourcePosterior
 from amt.model import CurveGrid, MultiTaskGP
 from tests.problems import small_curves
@@ -92,7 +92,7 @@ def test_estimated_posteriors(samples):
         model.fidelity(grid.epochs, grid.epochs),
         grid.scores,
         *model.noise.factors(len(grid.scores), grid.epochs),
-        samples=samples,
+        settings=Solver(samples=samples),
     )
     assert isinstance(posterior, IncompleteSourcePosterior)
     prediction = predict(posterior)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from amt.gp import kronecker
 from amt.gp.conditional import Observations, OffGrid
 from amt.gp.latent_kronecker import (
+    DEFAULT,
     LatentSourcePosterior,
     Solver,
     Weights,
@@ -203,11 +204,12 @@ def test_conjugate_gradients_and_quadrature_of_several_systems():
     np.testing.assert_allclose(got, expected, atol=1e-8)
 
 
-def source_posterior(arrays, mask, **options):
+def source_posterior(arrays, mask, samples=256, settings=DEFAULT):
     full, config, fidelity, scores, _, task_noise, epoch_noise = arrays
     observed = jnp.where(mask, scores, jnp.nan)
+    settings = settings._replace(samples=samples)
     return LatentSourcePosterior.of(
-        KnownTask(full), config, fidelity, observed, task_noise, epoch_noise, **options
+        KnownTask(full), config, fidelity, observed, task_noise, epoch_noise, None, settings
     )
 
 
