@@ -18,8 +18,9 @@ memory is its own (`ru_maxrss`), one after the other, on the same file:
 BoTorch's rows are (task, configuration) cells, with a kernel that is a product of an `IndexKernel`
 of full rank on tasks and of Matern-5/2 with a lengthscale for each feature; its columns are epochs,
 with its own Matern-5/2 on their logarithms. (A batch of tasks would share nothing, and must miss
-the same entries.) amt has the same two, a free-form task kernel and ARD Matern, and AT2's on epochs
-(`--kernels` names others). Scores are centred by task for BoTorch, which then standardises them.
+the same entries.) amt has the same two, a free-form task kernel and ARD Matern, and freeze-thaw's
+on epochs, the best of small rank in the kernel ablation (`--kernels` names others). Scores are
+centred by task for BoTorch, which then standardises them.
 
 BoTorch's likelihood is stochastic, and `fit_gpytorch_mll` by itself spends its time in the line
 searches of L-BFGS (3 iterations in 150 s on a busy machine, the third worse than the second). So it
@@ -383,7 +384,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
     parser.add_argument("--botorch-python", help="interpreter that has BoTorch; default: this one")
     parser.add_argument("--minutes", type=float, default=2.5, help="of fitting BoTorch's, at most")
     parser.add_argument("--botorch-optimizer", default="adam", choices=["lbfgs", "adam"])
-    parser.add_argument("--kernels", default="icm,matern,at2", help="task, config, fidelity")
+    kernels = "icm,matern,freeze_thaw"
+    parser.add_argument("--kernels", default=kernels, help="task, config, fidelity")
     parser.add_argument("--steps", type=int, nargs="+", help="of Adam, one fit each")
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--dense", type=int, default=1500, help="observations of the subset")
@@ -401,10 +403,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(width=120)
     settings = {k: v for k, v in vars(args).items() if k not in ("output", "folder")}
     settings["database"] = "bundled" if args.smoke else "hyperrec"
-    settings["steps"] = args.steps or ([20] if args.large else [25, 50, 100])
+    settings["steps"] = args.steps or ([50] if args.large else [25, 50, 100, 200])
     if args.smoke:
         settings.update(steps=[3], dense_steps=[3], dense=60, minutes=0.05)
     curves = database(settings)
