@@ -145,6 +145,9 @@ class Toy(eqx.Module):
 
     x: jax.Array = parameter()
 
+    def is_solved(self, grid):
+        return jnp.asarray(True)
+
     def log_likelihood(self, grid):
         return -grid.scores.size * jnp.square(self.x - 2) / 2, None
 
