@@ -4,6 +4,7 @@ Settings are those of `experiments/conf/at2.yaml`, as plain dicts, lists and val
 that of `amt.results`.
 """
 
+import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +57,7 @@ def run(
     begin = perf_counter()
     settings = read_settings(values)
     database = str(values["database"])
-    curves = _load(database, tuple(sorted(values["database_options"].items())))
+    curves = _load(database, json.dumps(values["database_options"]))
     splits = make_splits(
         database, curves, kind=values["split"], pair=values["pair"], repeat=values["repeat"]
     )
@@ -105,8 +106,8 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
 
 
 @cache
-def _load(database: str, options: tuple[tuple[str, Any], ...]) -> LearningCurves:
-    return databases.load(database, **dict(options))
+def _load(database: str, options: str) -> LearningCurves:
+    return databases.load(database, **json.loads(options))
 
 
 def _provenance(cells: Sequence[Cell]) -> dict[str, Any]:

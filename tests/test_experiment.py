@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -307,3 +308,23 @@ def test_an_experiment_that_is_killed_goes_on_to_the_same_bytes(tmp_path):
     assert all(one["seconds"]["loop"] > 0 and one["cells"] == chunks for one in seconds)
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "killed"}
     assert str(tmp_path / "whole" / "figure.pdf") in printed
+
+
+def test_an_experiment_on_a_file_of_losses(tmp_path):
+    curves = make_curves()
+    index = itertools.product(range(TASKS), range(CONFIGS), range(EPOCHS))
+    rows = [
+        {"task": f"t{t}", "config": c, "epoch": e + 1, "loss": 2 - curves.scores[t, c, e]}
+        | curves.configs[c]
+        for t, c, e in index
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "losses.csv", index=False)
+    settings = "split=leave_one_out", "budget=4", "inference.steps=3", "output=out"
+    options = "+database_options={minimise: true, columns: {score: loss}}"
+    printed = finish(start(tmp_path, f"database={tmp_path / 'losses.csv'}", *settings, options))
+    assert "1 of 1 chunks computed" in printed
+    results = pd.read_parquet(tmp_path / "out" / "results.parquet")
+    assert set(results["target"]) == {f"t{t}" for t in range(TASKS)}
+    best = results[results["rank"] == 0].iloc[0]
+    losses = np.min(2 - curves.scores[int(best["target"][1:])], axis=1)
+    assert losses[best["recommended"]] == losses.min()
