@@ -25,10 +25,9 @@ from rich.console import Console
 from amt import plotting
 from amt.atomic import atomic_write
 from amt.kernels import AT2, KERNELS
-from amt.results import read_json, summarize
+from amt.results import read_json, shown_budgets, summarize
 from amt.run import run
 
-BUDGETS = (10, 25, 50, 100)
 CHOICES = ["database", *KERNELS, "inference"]
 
 
@@ -53,8 +52,8 @@ def collect(folder: Path) -> pd.DataFrame:
 
     Columns are what was chosen (`CHOICES`), the number of `cells`, means over them of rank,
     normalized regret, log predictive density and coverages of the recommended after each of
-    `BUDGETS` (`rank_10`, and its standard error `rank_10_error`), means over these budgets
-    (`mean_rank`), seconds of fit and loop for each cell, of compilation for the run, and
+    `amt.results.BUDGETS` (`rank_10`, and its standard error `rank_10_error`), means over these
+    budgets (`mean_rank`), seconds of fit and loop for each cell, of compilation for the run, and
     diagnostics of the fits.
 
     Raises:
@@ -72,7 +71,7 @@ def _row(folder: Path) -> dict[str, Any]:
     values, cells = settings["settings"], timings["cells"]
     frame = pd.read_parquet(folder / "results.parquet")
     summary = summarize(frame[frame["method"] == "amt"]).set_index("query")
-    budgets = [b for b in BUDGETS if b in summary.index] or [summary.index.max()]
+    budgets = shown_budgets(summary.index)
     row: dict[str, Any] = {
         "database": Path(values["database"]).stem,
         **values["kernel"],
@@ -145,14 +144,14 @@ def latex(table: pd.DataFrame) -> str:
 def write_report(folder: Path, figure: str, console: Console) -> None:
     """Table and figure (by its name in `amt.plotting`) of the folder of a sweep."""
     table = collect(folder)
+    budgets, shown = budgets_of(table), highlights(table)
     atomic_write(folder / "table.csv", lambda f: f.write(table.to_csv(index=False).encode()))
-    atomic_write(folder / "table.tex", lambda f: f.write(latex(highlights(table)).encode()))
-    drawn = getattr(plotting, figure)(table, budgets_of(table))
+    atomic_write(folder / "table.tex", lambda f: f.write(latex(shown).encode()))
+    drawn = getattr(plotting, figure)(table, budgets)
     for ending in ("pdf", "png"):
         plotting.save_figure(drawn, folder / f"figure.{ending}")
     say = partial(console.print, soft_wrap=True, highlight=False)
-    budgets = budgets_of(table)
-    for database, rows in highlights(table).groupby("database", sort=False):
+    for database, rows in shown.groupby("database", sort=False):
         say(f"{database}: mean rank of the recommended ({', '.join(map(str, budgets))} epochs)")
         for _, row in rows.iterrows():
             name = "-".join(row[c] for c in CHOICES[1:]) + " (published)" * row["published"]

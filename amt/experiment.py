@@ -1,4 +1,4 @@
-r"""The closed tuning loop on many splits of a database at once.
+"""The closed tuning loop on many splits of a database at once.
 
 A *cell* is one split (source tasks and a target task) and one seed. Cells of the same shape are
 stacked in *chunks* of a fixed size, and each chunk runs as four compiled functions of a cell: `fit`

@@ -41,15 +41,13 @@ class CurveGrid(eqx.Module):
         scores: score of each task and configuration after each epoch, NaN where missing.
         features: encoded configurations (`amt.space.Encoder`).
         epochs: epochs as a share of the last, in (0, 1].
-        complete: whether no score is missing, which inference on the grid is fastest for.
-        cells: of an incomplete grid, where there are scores.
+        cells: of an incomplete grid, where there are scores; None of one where none is missing.
         solver: of one that is too large to be exact (`MultiTaskGP.exact_rank`), how it is solved.
     """
 
     scores: Float[Array, "task config epoch"]
     features: Float[Array, "config feature"]
     epochs: Float[Array, "epoch"]
-    complete: bool = eqx.field(static=True, default=True)
     cells: ObservedCells | None = None
     solver: Solver = eqx.field(static=True, default=latent_kronecker.DEFAULT)
 
@@ -87,15 +85,19 @@ class CurveGrid(eqx.Module):
         whole, part = (np.flatnonzero(there & kind).astype(np.int32) for kind in (~gap, gap))
         padding = 0 if capacity is None else capacity - len(part)
         part = np.pad(part, (0, padding), constant_values=there.size)
-        complete = not gap.any()
+        cells = ObservedCells(jnp.asarray(whole), jnp.asarray(part)) if gap.any() else None
         return cls(
             scores=jnp.asarray(curves.scores, dtype),
             features=jnp.asarray(curves.features, dtype),
             epochs=jnp.asarray(curves.epochs / curves.epochs[-1], dtype),
-            complete=complete,
-            cells=None if complete else ObservedCells(jnp.asarray(whole), jnp.asarray(part)),
+            cells=cells,
             solver=solver,
         )
+
+    @property
+    def complete(self) -> bool:
+        """Whether no score is missing, which inference on the grid is fastest for."""
+        return self.cells is None
 
 
 def require_complete(grid: CurveGrid, what: str) -> None:

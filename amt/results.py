@@ -21,7 +21,7 @@ are of the forecast of final scores (`amt.simulate.Forecast`), NaN of methods th
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ SCHEMA = pa.schema(
         "coverage90": pa.float64(),
     }
 )
+BUDGETS = (10, 25, 50, 100)
 METRICS = ("rank", "regret", "normalized_regret", *Forecast._fields)
 CELL = ["split", "repeat", "seed"]
 _KEYS = SCHEMA.names[:8]
@@ -196,6 +197,11 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
             columns |= {metric: mean, f"{metric}_error": error}
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
+
+
+def shown_budgets(queries: Collection[int]) -> list[int]:
+    """Those of `BUDGETS` that there are, else the largest there is: what tables show."""
+    return [budget for budget in BUDGETS if budget in queries] or [max(queries)]
 
 
 def _key_columns(database: str, cell: Cell, method: str, budget: int) -> dict[str, Any]:

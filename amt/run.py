@@ -30,6 +30,8 @@ class Run(NamedTuple):
         frame: all rows.
         timings: the content of `timings.json`.
         computed, reused: numbers of chunks.
+        anew: whether data, code or versions were others in an earlier run, whose chunks were thrown
+            away.
     """
 
     folder: Path
@@ -37,6 +39,7 @@ class Run(NamedTuple):
     timings: dict[str, Any]
     computed: int
     reused: int
+    anew: bool
 
 
 def run(
@@ -64,8 +67,7 @@ def run(
     cells = make_cells(splits, seeds=values["seeds"])
     chunks = make_chunks(cells, size=values["chunk"])
     with precision(settings.precision):
-        if results.open_folder(folder, values, _provenance(cells)):
-            progress(0, len(chunks), "data, code or versions have changed: computing anew")
+        anew = results.open_folder(folder, values, _provenance(cells))
         experiment = Experiment(settings, chunk=max(len(chunk) for chunk in chunks))
         tables, records, computed = [], [], 0
         for number, chunk in enumerate(chunks):
@@ -86,7 +88,7 @@ def run(
         results.write_table(folder / "results.parquet", merged)
     timings = _timings(records, len(cells)) | {"latest_run": perf_counter() - begin}
     results.write_json(folder / "timings.json", timings)
-    return Run(folder, merged.to_pandas(), timings, computed, len(chunks) - computed)
+    return Run(folder, merged.to_pandas(), timings, computed, len(chunks) - computed, anew)
 
 
 def read_settings(values: Mapping[str, Any]) -> Settings:

@@ -1,4 +1,4 @@
-r"""The closed tuning loop on recorded learning curves, as one compiled scan.
+"""The closed tuning loop on recorded learning curves, as one compiled scan.
 
 A simulation answers each query from a target's recorded curves. It is pure, so that many (splits
 of a database, seeds, models) run at once under `jax.vmap`.

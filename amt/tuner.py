@@ -143,8 +143,13 @@ def _fit(estimate: Callable[..., Any], *args: Any, **options: Any) -> Any:
 _LIVE = SourcePosterior | IncompleteSourcePosterior | Ensemble
 
 
+def source_posterior(fit: Fit | Posterior, grid: CurveGrid) -> _LIVE:
+    """What the sources say of any target, with as many eigenvalues as the fidelity has."""
+    return _posterior(fit, grid, fidelity_rank(fit.model, grid))
+
+
 @eqx.filter_jit
-def _source_posterior(fit: Any, grid: CurveGrid, *, rank: int) -> Any:
+def _posterior(fit: Fit | Posterior, grid: CurveGrid, rank: int) -> Any:
     return fit.posterior(grid, rank)
 
 
@@ -325,7 +330,7 @@ class Tuner:
         elif fit is None:
             fit, _ = fit_sources(sources, key, dtype=dtype, **options)
         self.fit: Fit | Posterior = fit
-        self._source = _source_posterior(fit, self._grid, rank=fidelity_rank(fit.model, self._grid))
+        self._source = source_posterior(fit, self._grid)
         self.configs: tuple[dict[str, Any], ...] = ()
         self._features = np.zeros((0, self._encode.num_features))
         for config in (*sources.configs, *self._state.added):

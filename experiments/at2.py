@@ -67,6 +67,8 @@ def main(conf: DictConfig) -> None:
     figure = recommendation_figure(done.frame, log_x=log_x)
     for ending in ("pdf", "png"):
         save_figure(figure, folder / f"figure.{ending}")
+    if done.anew:
+        console.print("Data, code or versions have changed: computed anew.")
     report(done, console)
     for file in ("figure.pdf", "figure.png", "results.parquet"):
         console.print(f"{folder / file}", soft_wrap=True, highlight=False)
@@ -82,8 +84,7 @@ def output_folder(values: dict[str, Any]) -> Path:
 def report(done: Run, console: Console) -> None:
     """Print what came out, and how long it took."""
     summary = results.summarize(done.frame).set_index(["method", "query"])
-    budgets = [b for b in (10, 25, 50, 100) if b in summary.index.levels[1]]  # pyright: ignore
-    budgets = budgets or [summary.index.levels[1].max()]  # pyright: ignore
+    budgets = results.shown_budgets(set(done.frame["query"]))
     cells = done.timings["cells"]
     titles = {"rank": ("Rank", 1), "normalized_regret": ("Normalized regret (%)", 100)}
     for metric, (title, scale) in titles.items():

@@ -178,7 +178,7 @@ def amt(
         at = np.random.default_rng(settings["seed"]).choice(seen, number, replace=False)
         start, predict = subset_gp(start, at.T)
     else:
-        predict = exactly
+        predict = final_scores
     starts = jax.tree.map(lambda leaf: leaf[None], start)
     predict, predict_compiling = compiled(predict, start, grid)
     for steps in settings["dense_steps"] if subset else settings["steps"]:
@@ -197,7 +197,8 @@ def with_noise(model, grid, prediction):
     return prediction.mean[:, :, -1], prediction.variance[:, :, -1] + noise
 
 
-def exactly(model, grid):
+def final_scores(model, grid):
+    """Mean and variance by the library's posterior."""
     from amt.gp.curve_prediction import predict
 
     return with_noise(model, grid, predict(model.source_posterior(grid)))

@@ -19,10 +19,9 @@ import pandas as pd
 from amt.databases import DATABASES
 from amt.experiment import METHODS
 from amt.plotting import LABELS, recommendation_figure, save_figure
-from amt.results import CELL, summarize
+from amt.results import CELL, shown_budgets, summarize
 
 ROOT = Path(__file__).resolve().parents[1]
-BUDGETS = (10, 25, 50, 100)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -76,7 +75,7 @@ def results_table(frames: dict[str, pd.DataFrame]) -> str:
     The best mean of each column and database is bold.
     """
     shared = set.intersection(*(set(frame["query"]) for frame in frames.values()))
-    budgets = [b for b in BUDGETS if b in shared] or [max(shared)]
+    budgets = shown_budgets(shared)
     columns = [("rank", b, 1) for b in budgets] + [("normalized_regret", budgets[-1], 100)]
     lines = [
         "% Made by scripts/build_paper.py; do not edit.",

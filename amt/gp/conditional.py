@@ -36,7 +36,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from tinygp.kernels import Kernel
 
-from amt.gp._linalg import cholesky, solve_lower
+from amt.gp._linalg import cholesky, solve_cholesky, solve_lower
 from amt.gp.kronecker import Eigen, kronecker_product, outer, whiten
 from amt.kernels.task import TargetObservations, TaskKernel
 
@@ -86,6 +86,16 @@ class Observations(NamedTuple):
     def mask(self) -> Bool[Array, "obs"]:
         return jnp.arange(self.score.shape[0]) < self.count
 
+    def with_pending(
+        self, pending: "Observations | None"
+    ) -> tuple["Observations", Bool[Array, "both"] | None]:
+        """Both, one behind the other, of which these alone count; and which are under way."""
+        if pending is None:
+            return self, None
+        both = map(jnp.concatenate, zip(self[:3], pending[:3], strict=True))
+        under_way = jnp.append(jnp.zeros_like(self.mask), pending.mask)
+        return Observations(*both, self.count), under_way
+
 
 class TargetPosterior(NamedTuple):
     """Marginals of the noise-free score f of the target, its mean included, on its grid.
@@ -112,6 +122,12 @@ class OffGrid(NamedTuple):
     cross: Float[Array, "extra config"]
     gram: Float[Array, "observable extra"]
     variance: Float[Array, "extra"]
+
+    @classmethod
+    def empty(cls, num_configs: int, dtype: jnp.dtype) -> "OffGrid":
+        """None at all."""
+        nothing = jnp.zeros((0, num_configs), dtype)
+        return cls(nothing, nothing[:, :0], nothing[:, 0])
 
     @classmethod
     def of(
@@ -168,6 +184,40 @@ def beside_sources(
         mean_variance=mean[1],
         share=1 / scores[0].size,
     )
+
+
+class Regression(NamedTuple):
+    r"""How a target depends on sources whose covariances are kept.
+
+    A task kernel that projects to the nearest PSD matrix changes covariances among the sources,
+    once it has seen the target. What is taken of its Gram matrix \(\tilde K\) is how the target
+    regresses on them, \(w = \tilde K^{-1} \tilde k\), and the variance left over; so
+    \(k_* = K w\).
+
+    Attributes:
+        similarity: covariances \(k_*\) with the sources.
+        variance: the target's.
+        weights: w.
+        indefinite: whether less than rounding errors is left over.
+    """
+
+    similarity: Float[Array, "task"]
+    variance: Float[Array, ""]
+    weights: Float[Array, "task"]
+    indefinite: Bool[Array, ""]
+
+    @classmethod
+    def of(
+        cls, sources: Float[Array, "task task"], gram: Float[Array, "task+1 task+1"]
+    ) -> "Regression":
+        """Of the Gram matrix of the sources, and the kernel's with the target."""
+        row = gram[:-1, -1]
+        ridge = jnp.finfo(row.dtype).eps ** 0.5 * jnp.mean(jnp.diagonal(gram)[:-1])
+        factor = cholesky(gram[:-1, :-1] + ridge * jnp.eye(len(row), dtype=row.dtype))
+        weights: Array = solve_cholesky(factor, row[:, None])[:, 0]
+        changed = (sources - gram[:-1, :-1]) @ weights
+        indefinite = gram[-1, -1] - row @ weights < -10 * ridge
+        return cls(row + changed, gram[-1, -1] + weights @ changed, weights, indefinite)
 
 
 def condition_on(
@@ -302,13 +352,8 @@ class SourcePosterior(eqx.Module):
         """
         vectors, values = self.config.vectors, self.config.values
         if extra is None:
-            nothing = jnp.zeros((0, len(vectors)), vectors.dtype)
-            extra = OffGrid(nothing, nothing[:, :0], nothing[:, 0])
-        at, under_way = observations, None
-        if pending is not None:
-            both = zip(observations[:3], pending[:3], strict=True)
-            at = Observations(*map(jnp.concatenate, both), observations.count)
-            under_way = jnp.append(jnp.zeros_like(observations.mask), pending.mask)
+            extra = OffGrid.empty(len(vectors), vectors.dtype)
+        at, under_way = observations.with_pending(pending)
         config, epoch, told = at.config, at.epoch, slice(len(observations.score))
 
         mean, variance = mean_prior(self.source_mean, self.scores)

@@ -442,13 +442,10 @@ class LatentSourcePosterior(IncompleteSourcePosterior):
             settings: of the solutions; the sources' means and what is linear in the scores are
                 solved for to a hundredth of the tolerance.
         """
-        mask = jnp.isfinite(scores)
-        whitened, task_gram, fidelity_gram, _ = whiten(
-            jnp.where(mask, scores, 0), task.gram(), fidelity_gram, task_noise, epoch_noise
+        *grams, whitened, shape, mask = _whiten(
+            task.gram(), config_gram, fidelity_gram, scores, task_noise, epoch_noise
         )
-        latent = Latent.of(
-            task_gram, config_gram, fidelity_gram, mask, 1 / jnp.sqrt(epoch_noise), rank
-        )
+        latent = Latent.of(*grams, mask, shape, rank)
         tight = settings._replace(
             tolerance=1e-2 * settings.tolerance, max_steps=10 * settings.max_steps, lanczos=1
         )

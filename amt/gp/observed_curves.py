@@ -47,6 +47,7 @@ from amt.gp._linalg import cholesky, solve_cholesky, solve_lower
 from amt.gp.conditional import (
     Observations,
     OffGrid,
+    Regression,
     TargetPosterior,
     beside_sources,
     condition_on,
@@ -400,13 +401,8 @@ class IncompleteSourcePosterior(eqx.Module):
             extra, pending: as in `SourcePosterior.condition`.
         """
         if extra is None:
-            nothing = self.config[:0]
-            extra = OffGrid(nothing, nothing[:, :0], nothing[:, 0])
-        at, under_way = observations, None
-        if pending is not None:
-            both = zip(observations[:3], pending[:3], strict=True)
-            at = Observations(*map(jnp.concatenate, both), observations.count)
-            under_way = jnp.append(jnp.zeros_like(observations.mask), pending.mask)
+            extra = OffGrid.empty(len(self.config), self.config.dtype)
+        at, under_way = observations.with_pending(pending)
         config, epoch, told = at.config, at.epoch, slice(len(observations.score))
 
         mean, mean_variance = mean_prior(self.source_mean, self.scores)
@@ -429,7 +425,8 @@ class IncompleteSourcePosterior(eqx.Module):
             noise[told],
         )
         gram = self.task.with_target(seen).gram()
-        similarity, scale, regression = _regression(self.task.gram(), gram)
+        similarity, scale, regression, indefinite = Regression.of(self.task.gram(), gram)
+        scale = jnp.where(indefinite, jnp.nan, scale)
         at_observations, among = self.explained(similarity, regression, cross, config, basis[epoch])
 
         # Functions of the epoch are the vectors, and as one more the constant of the unknown mean.
@@ -449,25 +446,6 @@ class IncompleteSourcePosterior(eqx.Module):
             jnp.concatenate([basis, constant], 1),
             under_way,
         )
-
-
-def _regression(
-    sources: Float[Array, "task task"], gram: Float[Array, "task+1 task+1"]
-) -> tuple[Float[Array, "task"], Float[Array, ""], Float[Array, "task"]]:
-    r"""The target's covariances with the sources, its variance, and its regression coefficients.
-
-    The coefficients \(w = \tilde K^{-1} \tilde k\) and the variance left over are those of the Gram
-    matrix with the target, whose sources \(\tilde K\) may differ from K: so \(k_* = K w\). The
-    variance is NaN where none is left over.
-    """
-    row = gram[:-1, -1]
-    ridge = jnp.finfo(row.dtype).eps ** 0.5 * jnp.mean(jnp.diagonal(gram)[:-1])
-    factor = cholesky(gram[:-1, :-1] + ridge * jnp.eye(len(row), dtype=row.dtype))
-    weights: Array = solve_cholesky(factor, row[:, None])[:, 0]
-    changed = (sources - gram[:-1, :-1]) @ weights
-    left = gram[-1, -1] - row @ weights
-    variance = jnp.where(left < -10 * ridge, jnp.nan, gram[-1, -1] + weights @ changed)
-    return row + changed, variance, weights
 
 
 class ObservedCurvesPosterior(IncompleteSourcePosterior):

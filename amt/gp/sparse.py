@@ -41,9 +41,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from amt.gp._linalg import cholesky, solve_cholesky, solve_lower
+from amt.gp._linalg import cholesky, solve_lower
 from amt.gp.conditional import (
     Observations,
+    Regression,
     TargetPosterior,
     beside_sources,
     condition_on,
@@ -308,7 +309,8 @@ class SparsePosterior(eqx.Module):
         seen = beside_sources(
             observations, self.scores, self.response, (mean, mean_variance), prior, noise
         )
-        similarity, scale = self._similarity(self.task.with_target(seen).gram())
+        gram = self.task.with_target(seen).gram()
+        similarity, scale, *_ = Regression.of(self.task.gram(), gram)
         explained = jnp.tensordot(similarity, self.explained, 1)
         kept = jnp.tensordot(similarity, self.kept, 1)
 
@@ -341,20 +343,3 @@ class SparsePosterior(eqx.Module):
         return condition_on(
             observations, noise, TargetPosterior(prior_mean, variance), cross, epochs
         )
-
-    def _similarity(
-        self, gram: Float[Array, "task+1 task+1"]
-    ) -> tuple[Float[Array, "task"], Float[Array, ""]]:
-        r"""Covariances of the target with the sources, and its variance.
-
-        A task kernel that projects to the nearest PSD matrix changes the covariances among the
-        sources, too, which q was made for. What stays of the new matrix is how the target
-        regresses on the sources: with the coefficients \(w = \tilde K^{-1} \tilde k\) it is
-        \(k_* = K w\), and the rest of its variance is the same.
-        """
-        sources, row, scale = gram[:-1, :-1], gram[-1, :-1], gram[-1, -1]
-        ridge = jnp.finfo(row.dtype).eps ** 0.5 * jnp.mean(jnp.diagonal(sources))
-        factor = cholesky(sources + ridge * jnp.eye(len(row), dtype=row.dtype))
-        weights = solve_cholesky(factor, row[:, None])[:, 0]
-        changed = (self.task.gram() - sources) @ weights
-        return row + changed, scale + weights @ changed

@@ -28,7 +28,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,16 +60,16 @@ from amt.acquisition import Acquisition, upper_confidence_bound
 from amt.curves import LearningCurves
 from amt.gp.conditional import Observations
 from amt.inference import Fit
-from amt.model import CurveGrid, MultiTaskGP
+from amt.model import CurveGrid
 from amt.outcome import Outcome
 from amt.precision import precision
 from amt.space import Encoder
 from amt.tuner import (
     candidate_values,
-    fidelity_rank,
     fit_sources,
     padded_size,
     require_finite,
+    source_posterior,
 )
 
 
@@ -321,8 +320,7 @@ class AMTSampler(BaseSampler):
                 fit, grid = fit_sources(sources, key, dtype=dtype, kernels=kernels, **options)
             else:
                 grid = CurveGrid.of(sources, dtype)
-            rank = fidelity_rank(fit.model, grid)
-            self._source = eqx.filter_jit(MultiTaskGP.source_posterior)(fit.model, grid, rank=rank)
+            self._source = source_posterior(fit, grid)
         self.fit = fit
         self._grid = grid
         self._dtype = dtype
