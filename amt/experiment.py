@@ -58,6 +58,8 @@ class Settings:
     Attributes:
         task, config, fidelity: kernels, by their names in `amt.KERNELS`.
         noise: kind of `amt.model.SeparableNoise`.
+        nugget: whether every curve has a part of its own (`amt.model.MultiTaskGP`); for inference
+            by mle and map.
         precision: float64 or float32.
         inference: a name in `amt.inference.INFERENCE`.
         inference_options: its options, such as `{"steps": 100}`.
@@ -75,6 +77,7 @@ class Settings:
     config: str = "deep_poly"
     fidelity: str = "at2"
     noise: str = "homoscedastic"
+    nugget: bool = False
     precision: str = "float64"
     inference: str = "mle"
     inference_options: Mapping[str, Any] = field(default_factory=dict)
@@ -103,6 +106,8 @@ class Settings:
         for name in ("restarts", "budget"):
             _check_positive(name, getattr(self, name))
         check_dtype(self.precision)
+        if self.nugget and self.inference not in ("mle", "map"):
+            raise ValueError(f"{self.inference} knows no nugget: use mle or map")
 
 
 class Split(NamedTuple):
@@ -351,11 +356,11 @@ class Experiment:
 
     def _starts(self, cell: Cell, key: PRNGKeyArray) -> MultiTaskGP:
         s = self.settings
-        noise: Any = s.noise
-        kernels = {axis: getattr(s, axis) for axis in KERNELS}
+        options: dict[str, Any] = {axis: getattr(s, axis) for axis in KERNELS}
+        options |= {"noise": s.noise, "nugget": s.nugget, "dtype": s.precision}
         return stack(
             [
-                MultiTaskGP.init(cell.split.sources, k, noise=noise, dtype=s.precision, **kernels)
+                MultiTaskGP.init(cell.split.sources, k, **options)
                 for k in jax.random.split(key, s.restarts)
             ]
         )

@@ -3,6 +3,9 @@ r"""The model of all learning curves: one Gaussian process with a product kernel
 \[ y[t, c, e] = m_t + f(t, c, e) + \varepsilon, \quad
    f \sim \mathrm{GP}\big(0, k_\text{task}(t, t')\, k_\text{config}(c, c')\,
    k_\text{fidelity}(e, e')\big), \quad \varepsilon \sim N(0, \sigma^2[t, e]) \]
+
+With a nugget, every curve also has a part of its own, of the variance \(\nu_t\): the kernel is
+\((k_\text{task} k_\text{config} + \delta_{tt'} \delta_{cc'} \nu_t)\, k_\text{fidelity}\).
 """
 
 from typing import Literal
@@ -116,6 +119,17 @@ def require_complete(grid: CurveGrid, what: str) -> None:
     raise ValueError(f"{what} needs complete source curves (positions count from 0){first}")
 
 
+def require_kronecker(model: "MultiTaskGP", grid: CurveGrid, what: str) -> None:
+    """Refuse what is no Kronecker product, which `what` has no way of dealing with.
+
+    Raises:
+        ValueError: a score is missing (`require_complete`), or the model has a nugget.
+    """
+    require_complete(grid, what)
+    if model.nugget is not None:
+        raise ValueError(f"{what} knows no nugget: use mle or map")
+
+
 class SeparableNoise(eqx.Module):
     r"""Noise variance \(\sigma^2[t, e] = a_t\, e^{-p}\), e the epoch as a share of the last.
 
@@ -152,12 +166,22 @@ class MultiTaskGP(eqx.Module):
 
     The task means are no parameters: they are always at their maximum-likelihood value
     (generalized least squares) given the rest.
+
+    Attributes:
+        nugget: nu_t of the module docstring, or None: what one configuration does on one
+            task and the kernels do not see, such as a run that fails, or the luck of its seed.
+            With it the covariance is no Kronecker product. Inference is exact by
+            `amt.gp.observed_curves` then, of complete grids too, and only of as many curves as
+            that can take.
+
+    Source: Cressie (1993), section 2.3.1, for the nugget.
     """
 
     task: TaskKernel
     config: Kernel
     fidelity: Kernel
     noise: SeparableNoise
+    nugget: Float[Array, "task"] | None = parameter(constraints.positive, default=None)
 
     @classmethod
     def init(
@@ -169,9 +193,13 @@ class MultiTaskGP(eqx.Module):
         config: str = "deep_poly",
         fidelity: str = "at2",
         noise: NoiseKind = "homoscedastic",
+        nugget: bool = False,
         dtype: DTypeLike = jnp.float64,
     ) -> "MultiTaskGP":
-        """A starting point for learning from `sources`; kernels by their names in `KERNELS`."""
+        """A starting point for learning from `sources`; kernels by their names in `KERNELS`.
+
+        A nugget starts at a standard deviation of 0.1 for each task.
+        """
         dtype = require_dtype(dtype)
         keys = jax.random.split(key, 3)
         return cls(
@@ -179,6 +207,7 @@ class MultiTaskGP(eqx.Module):
             config=make_kernel("config", config, sources, keys[1], dtype),
             fidelity=make_kernel("fidelity", fidelity, sources, keys[2], dtype),
             noise=SeparableNoise.init(noise, sources.num_tasks, dtype),
+            nugget=jnp.full((sources.num_tasks,), 1e-2, dtype) if nugget else None,
         )
 
     def _terms(self, grid: CurveGrid):
@@ -193,11 +222,36 @@ class MultiTaskGP(eqx.Module):
         Fidelity kernels that are analytic have eigenvalues that fall geometrically: on HyperRec,
         with 75 epochs, those behind the eighth (AT2) or tenth change a gradient by less than
         1e-6 of its norm. Behind the 24th of a Matern kernel there is 1e-3 of the noise.
+
+        Raises:
+            ValueError: they are too many, and there is a nugget.
         """
-        if grid.cells is None:
+        cells = self._cells(grid)
+        if cells is None:
             return None
         rank = min(_RANKS.get(type(self.fidelity), 24), len(grid.epochs))
-        return rank if grid.cells.affordable(rank) else None
+        if cells.affordable(rank):
+            return rank
+        if self.nugget is not None:
+            raise ValueError(
+                f"a nugget is for at most {observed_curves.MAX_DIMENSIONS // rank} incomplete and "
+                f"{observed_curves.MAX_DIMENSIONS // 2} complete source curves (there are "
+                f"{len(cells.part)} and {len(cells.whole)})"
+            )
+        return None
+
+    def _cells(self, grid: CurveGrid) -> ObservedCells | None:
+        """The curves of `amt.gp.observed_curves`; None where there is a faster way."""
+        if not grid.complete or self.nugget is None:
+            return grid.cells
+        size = grid.scores[..., 0].size
+        return ObservedCells(jnp.arange(size), jnp.full((1,), size))
+
+    def _curve_terms(self, grid: CurveGrid):
+        """Noise, nugget and curves, as `amt.gp.observed_curves` has them."""
+        noise = self.noise.factors(len(grid.scores), grid.epochs)
+        nugget = jnp.zeros_like(noise[0]) if self.nugget is None else self.nugget
+        return *noise, nugget, self._cells(grid)
 
     def log_likelihood(self, grid: CurveGrid) -> tuple[Float[Array, ""], Float[Array, "task"]]:
         """Log marginal likelihood of source curves, and the task means at its maximum.
@@ -209,9 +263,8 @@ class MultiTaskGP(eqx.Module):
         task, config, fidelity, (task_noise, epoch_noise) = self._terms(grid)
         rank = self.exact_rank(grid)
         if rank is not None:
-            return observed_curves.log_likelihood(
-                task, config, fidelity, grid.scores, task_noise, epoch_noise, grid.cells, rank
-            )
+            terms = self._curve_terms(grid)
+            return observed_curves.log_likelihood(task, config, fidelity, grid.scores, *terms, rank)
         if not grid.complete:
             return latent_kronecker.log_likelihood(
                 task, config, fidelity, grid.scores, task_noise, epoch_noise, grid.solver
@@ -243,7 +296,7 @@ class MultiTaskGP(eqx.Module):
         exact = self.exact_rank(grid)
         if exact is not None:
             rank = exact if rank is None else min(rank, exact)
-            return ObservedCurvesPosterior.of(*terms, task_noise, epoch_noise, grid.cells, rank)
+            return ObservedCurvesPosterior.of(*terms, *self._curve_terms(grid), rank)
         if not grid.complete:
             rank = grid.solver.rank if rank is None else rank
             return LatentSourcePosterior.of(*terms, task_noise, epoch_noise, rank, grid.solver)

@@ -20,15 +20,18 @@ Model = TypeVar("Model")
 _CONSTRAINT = "constraint"
 
 
-def parameter(constraint: Constraint = constraints.real) -> Any:
+def parameter(constraint: Constraint = constraints.real, **options: Any) -> Any:
     """Declare a field of an `equinox.Module` as learned, its leaves under `constraint`.
 
     ```python
     class RBF(tinygp.kernels.Kernel):
         lengthscale: Float[Array, ""] = amt.parameter(constraints.positive)
     ```
+
+    Args:
+        options: passed to `equinox.field`, such as `default`.
     """
-    return eqx.field(metadata={_CONSTRAINT: constraint})
+    return eqx.field(metadata={_CONSTRAINT: constraint}, **options)
 
 
 class Parameterization(NamedTuple, Generic[Model]):

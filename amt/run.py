@@ -100,6 +100,7 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
         restarts=inference.pop("restarts"),
         inference_options=inference,
         noise=values["noise"],
+        nugget=values["nugget"],
         precision=values["precision"],
         acquisition=acquisition.pop("name"),
         acquisition_options=acquisition,

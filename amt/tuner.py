@@ -107,14 +107,15 @@ def fit_sources(
     *,
     restarts: int = 1,
     dtype: DTypeLike = jnp.float64,
-    kernels: dict[str, str] | None = None,
+    kernels: dict[str, Any] | None = None,
     inference: str = "mle",
     **options: Any,
 ) -> tuple[Fit, CurveGrid]:
     """Learn a model from source tasks, from `restarts` starting points.
 
     Args:
-        kernels: names for `MultiTaskGP.init`, such as `{"config": "matern"}`.
+        kernels: names for `MultiTaskGP.init`, such as `{"config": "matern"}`, and its `noise` and
+            `nugget`.
         inference: a name in `amt.inference.INFERENCE`.
         options: of that, such as `steps`.
 

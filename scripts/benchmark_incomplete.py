@@ -18,9 +18,10 @@ memory is its own (`ru_maxrss`), one after the other, on the same file:
 BoTorch's rows are (task, configuration) cells, with a kernel that is a product of an `IndexKernel`
 of full rank on tasks and of Matern-5/2 with a lengthscale for each feature; its columns are epochs,
 with its own Matern-5/2 on their logarithms. (A batch of tasks would share nothing, and must miss
-the same entries.) amt has the same two, a free-form task kernel and ARD Matern, and freeze-thaw's
-on epochs, the best of small rank in the kernel ablation (`--kernels` names others). Scores are
-centred by task for BoTorch, which then standardises them.
+the same entries.) amt has the same two, a free-form task kernel of full rank and ARD Matern, and
+freeze-thaw's on epochs, the best of small rank in the kernel ablation (`--kernels` names others);
+and what BoTorch's has not, a noise variance and a nugget of each task (`--plain` is without
+either). Scores are centred by task for BoTorch, which then standardises them.
 
 BoTorch's likelihood is stochastic, and `fit_gpytorch_mll` by itself spends its time in the line
 searches of L-BFGS (3 iterations in 150 s on a busy machine, the third worse than the second). So it
@@ -39,8 +40,8 @@ prediction, compilation told apart; the time to an LPD is that of the first poin
 The interpreter `--botorch-python` needs BoTorch and NumPy alone, not amt. Without it, and where
 this one has no BoTorch, the two others are compared.
 
-`--large` times amt alone on all 27 tasks of HyperRec with half of all entries missing: 30% of cells
-as above, and 4/7 of the other curves truncated.
+`--large` times amt alone, without nugget, on all 27 tasks of HyperRec with half of all entries
+missing: 30% of cells as above, and 4/7 of the other curves truncated.
 """
 
 # pyright: reportMissingImports=false
@@ -166,12 +167,22 @@ def amt(
     jax.config.update("jax_enable_x64", True)
     from amt.gp.latent_kronecker import Solver
     from amt.inference.mle import fit_mle
+    from amt.kernels import make_kernel
     from amt.model import CurveGrid, MultiTaskGP
 
     curves = replace(database(settings), scores=scores)
     grid = CurveGrid.of(curves, solver=Solver(**(LARGE if settings["large"] else {})))
     names = dict(zip(("task", "config", "fidelity"), settings["kernels"].split(","), strict=True))
-    start: Any = MultiTaskGP.init(curves, jax.random.key(settings["seed"]), **names)
+    key, plain = jax.random.key(settings["seed"]), settings["plain"]
+    start: Any = MultiTaskGP.init(
+        curves,
+        key,
+        **names,
+        noise="homoscedastic" if plain else "task",
+        nugget=not (plain or settings["large"]),
+    )
+    if names["task"] == "icm":
+        start = replace(start, task=make_kernel("task", "icm", curves, key, rank=len(scores)))
     if subset:
         seen = np.argwhere(np.isfinite(scores))
         number = min(settings["dense"], len(seen))
@@ -215,33 +226,37 @@ def subset_gp(start, at: np.ndarray):
     from amt.gp._linalg import cholesky, solve_cholesky, solve_lower
     from amt.model import MultiTaskGP
 
-    def factors(model, grid):
-        """Gram matrices of the three axes, rows at the observations; and their noise."""
-        task, config, epoch = (jnp.eye(n)[i] for n, i in zip(grid.scores.shape, at, strict=True))
-        task_noise, epoch_noise = model.noise.factors(len(grid.scores), grid.epochs)
-        grams = (
-            task @ model.task.gram(),
-            config @ model.config(grid.features, grid.features),
-            epoch @ model.fidelity(grid.epochs, grid.epochs),
-        )
-        return grams, (task, config, epoch), (task @ task_noise) * (epoch @ epoch_noise)
+    def one_hot(points, shape):
+        return [jnp.eye(n)[i] for n, i in zip(shape, points, strict=True)]
+
+    def covariance(model, grid, points):
+        """Of the observations with points."""
+        task, config, epoch = one_hot(at, grid.scores.shape)
+        to_task, to_config, to_epoch = one_hot(points, grid.scores.shape)
+        curves = task @ model.task.gram() @ to_task.T
+        curves *= config @ model.config(grid.features, grid.features) @ to_config.T
+        if model.nugget is not None:
+            curves += (task * model.nugget) @ to_task.T * (config @ to_config.T)
+        return curves * (epoch @ model.fidelity(grid.epochs, grid.epochs) @ to_epoch.T)
 
     def solved(model, grid):
-        grams, which, noise = factors(model, grid)
-        covariance = math.prod(gram @ one.T for gram, one in zip(grams, which, strict=True))
-        factor = cholesky(covariance + jnp.diag(noise))
-        both = jnp.concatenate([grid.scores[*at][:, None], which[0]], 1)
+        task_noise, epoch_noise = model.noise.factors(len(grid.scores), grid.epochs)
+        factor = cholesky(
+            covariance(model, grid, at) + jnp.diag(task_noise[at[0]] * epoch_noise[at[2]])
+        )
+        which = jnp.eye(len(task_noise))[at[0]]
+        both = jnp.concatenate([grid.scores[*at][:, None], which], 1)
         half = solve_lower(factor, both)
         design = half[:, 1:]
         ridge = 1e-9 * jnp.eye(design.shape[1])  # a task may have no score among them
         means = solve_cholesky(cholesky(design.T @ design + ridge), design.T @ half[:, :1])[:, 0]
-        return factor, jax.lax.stop_gradient(means), half, grams
+        return factor, jax.lax.stop_gradient(means), half
 
     class SubsetGP(eqx.Module):
         model: MultiTaskGP
 
         def log_likelihood(self, grid):
-            factor, means, half, _ = solved(self.model, grid)
+            factor, means, half = solved(self.model, grid)
             squares = jnp.sum(jnp.square(half[:, 0] - half[:, 1:] @ means))
             log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
             return -0.5 * (squares + log_det + len(factor) * math.log(2 * math.pi)), means
@@ -251,12 +266,14 @@ def subset_gp(start, at: np.ndarray):
 
     def prediction(subset, grid):
         model = subset.model
-        factor, means, half, (task, config, epoch) = solved(model, grid)
+        factor, means, half = solved(model, grid)
         tasks, configs, _ = grid.scores.shape
-        cross = task[:, :, None] * config[:, None, :] * epoch[:, None, None, -1]
-        gain = solve_lower(factor, cross.reshape(len(factor), -1))
+        final = np.indices(grid.scores.shape)[..., -1].reshape(3, -1)
+        gain = solve_lower(factor, covariance(model, grid, final))
         residual = half[:, 0] - half[:, 1:] @ means
         prior = jnp.diagonal(model.task.gram())[:, None] * model.config(grid.features)
+        if model.nugget is not None:
+            prior += model.nugget[:, None]
         last = grid.epochs[-1:]
         prior = prior * model.fidelity(last, last)[0, 0]
         explained = jnp.sum(jnp.square(gain), 0).reshape(tasks, configs)
@@ -387,6 +404,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
     parser.add_argument("--botorch-optimizer", default="adam", choices=["lbfgs", "adam"])
     kernels = "icm,matern,freeze_thaw"
     parser.add_argument("--kernels", default=kernels, help="task, config, fidelity")
+    parser.add_argument("--plain", action="store_true", help="amt with one noise, without nugget")
     parser.add_argument("--steps", type=int, nargs="+", help="of Adam, one fit each")
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--dense", type=int, default=1500, help="observations of the subset")
@@ -421,7 +439,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
         f"{settings['database']}: {curves.num_tasks} tasks x {curves.num_configs} configurations x "
         f"{curves.num_epochs} epochs, {observed.sum()} scores observed ({observed.mean():.0%}); "
         f"held out {', '.join(f'{kinds[k].sum()} {k}' for k in KINDS)}; {cores} cores, load "
-        f"{os.getloadavg()[0]:.1f}; kernels {args.kernels}"
+        f"{os.getloadavg()[0]:.1f}; kernels {args.kernels}{', plain' if args.plain else ''}"
     )
 
     pythons: dict[str, str | None] = {"amt": sys.executable}

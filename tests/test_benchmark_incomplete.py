@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -69,7 +70,10 @@ def test_a_subset_of_all_scores_gives_exact_answers(script):
     length[:, 0] = curves.num_epochs
     curves = replace(curves, scores=script.kept(curves.scores, length))
     grid = CurveGrid.of(curves)
-    model = MultiTaskGP.init(curves, jax.random.key(1), task="icm", config="matern")
+    model = MultiTaskGP.init(
+        curves, jax.random.key(1), task="icm", config="matern", noise="task", nugget=True
+    )
+    model = replace(model, nugget=jnp.arange(1.0, 5) / 10)
     observed = np.argwhere(np.isfinite(curves.scores)).T
     subset, predict = script.subset_gp(model, observed)
 

@@ -69,6 +69,7 @@ CELLS = make_cells(make_splits("made up", make_curves(), kind="leave_one_out"))
         ({"config": "x"}, "no config kernel 'x'"),
         ({"fidelity": "x"}, "no fidelity kernel 'x'"),
         ({"noise": "x"}, "no noise 'x'; there are homoscedastic"),
+        ({"nugget": True, "inference": "nuts"}, "nuts knows no nugget: use mle or map"),
         ({"inference": "x"}, "no inference 'x'; there are mle, map, svgp, dense, nuts, svi"),
         ({"inference_options": {"passes": 1}}, "no option of mle 'passes'; there are optimizer"),
         ({"inference_options": {"optimizer": "x"}}, "no optimizer 'x'; there are adam, lbfgs"),

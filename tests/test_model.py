@@ -16,6 +16,7 @@ from amt.gp.latent_kronecker import LatentSourcePosterior, Solver
 from amt.gp.observed_curves import ObservedCells, ObservedCurvesPosterior
 from amt.inference import dense, hierarchical, svgp
 from amt.kernels import KERNELS
+from amt.kernels.task import GivenGram
 from amt.model import CurveGrid, MultiTaskGP
 from amt.parameters import unconstrain
 from tests.problems import small_curves
@@ -32,6 +33,13 @@ def perturbed(model, seed=0):
     )
 
 
+class Same(tinygp.kernels.Kernel):
+    """1 of a configuration with itself, else 0."""
+
+    def evaluate(self, X1, X2):
+        return jnp.all(X1 == X2).astype(X1.dtype)
+
+
 def dense_log_likelihood(model, grid, means, observed=slice(None)):
     observed = observed if isinstance(observed, slice) else np.flatnonzero(observed)
     tasks = jnp.arange(grid.scores.shape[0])
@@ -39,6 +47,9 @@ def dense_log_likelihood(model, grid, means, observed=slice(None)):
     a, b = model.noise.factors(len(tasks), grid.epochs)
     noise = jnp.broadcast_to(a[:, None, None] * b, grid.scores.shape).ravel()
     kernel = KroneckerKernel(model.task, model.config, model.fidelity)
+    if model.nugget is not None:
+        itself = GivenGram(jnp.diag(model.nugget))
+        kernel += KroneckerKernel(itself, Same(), model.fidelity)
     X = jax.tree.map(lambda a: a[observed], X)
     gp = tinygp.GaussianProcess(kernel, X, diag=noise[observed])
     return gp.log_probability((grid.scores - means[:, None, None]).ravel()[observed])
@@ -51,7 +62,10 @@ KERNEL_NAMES = [
 ]
 
 
-@pytest.mark.parametrize(("noise", "kernels"), list(zip(NOISES, KERNEL_NAMES, strict=True)))
+@pytest.mark.parametrize(
+    ("noise", "kernels"),
+    [*zip(NOISES, KERNEL_NAMES, strict=True), ("task", {"task": "icm", "nugget": True})],
+)
 def test_likelihood_and_gradients_equal_dense_algebra(noise, kernels):
     curves = small_curves()
     grid = CurveGrid.of(curves)
@@ -173,6 +187,13 @@ def test_which_inference_is_used():
     assert isinstance(posterior(many), LatentSourcePosterior)
     assert isinstance(posterior(whole), SourcePosterior)
 
+    model = MultiTaskGP.init(complete, jax.random.key(0), nugget=True)
+    assert model.exact_rank(whole) == 8
+    posterior = partial(eqx.filter_eval_shape, MultiTaskGP.source_posterior, model)
+    assert isinstance(posterior(whole), ObservedCurvesPosterior)
+    with pytest.raises(ValueError, match=r"at most 512 incomplete .* 2048 .* are 1 and 2049\)"):
+        posterior(many)
+
 
 def test_incomplete_grids_of_one_capacity_stack():
     complete = small_curves()
@@ -205,7 +226,7 @@ def test_wrong_names_are_refused():
 
 
 @pytest.mark.parametrize("name", ["svgp", "dense", "nuts", "svi"])
-def test_what_needs_complete_curves_refuses_others(name):
+def test_what_needs_a_kronecker_product_refuses_others(name):
     fit = {
         "svgp": svgp.fit_svgp,
         "dense": lambda model, grid, key: dense.DenseGP(model).log_likelihood(grid),
@@ -219,3 +240,6 @@ def test_what_needs_complete_curves_refuses_others(name):
     model = MultiTaskGP.init(curves, jax.random.key(0), config="matern")
     with pytest.raises(ValueError, match=r"complete.*task 1, configuration 2, epoch 3"):
         fit(model, grid, jax.random.key(1))
+    model = MultiTaskGP.init(curves, jax.random.key(0), config="matern", nugget=True)
+    with pytest.raises(ValueError, match="knows no nugget: use mle or map"):
+        fit(model, CurveGrid.of(curves), jax.random.key(1))

@@ -167,6 +167,7 @@ def beside_sources(
     mean: tuple[Float[Array, ""], Float[Array, ""]],
     prior: Float[Array, "obs obs"],
     noise: Float[Array, "obs"],
+    nugget: Float[Array, "obs obs"] | float = 0.0,
 ) -> TargetObservations:
     """What a task kernel is told; `mean` is from `mean_prior`, the rest as it says there.
 
@@ -183,6 +184,7 @@ def beside_sources(
         noise=noise,
         mean_variance=mean[1],
         share=1 / scores[0].size,
+        nugget=nugget,
     )
 
 

@@ -53,6 +53,10 @@ def predict(posterior: SourcePosterior | IncompleteSourcePosterior) -> CurvePred
 
     def of_task(task: Int[Array, ""]) -> CurvePrediction:
         again = replace(posterior, task=_Again(posterior.task, task))
+        if isinstance(again, IncompleteSourcePosterior):
+            alone = again.nugget[task]
+            shared = jnp.where(jnp.arange(len(again.nugget)) == task, alone, 0)
+            again = replace(again, nugget=jnp.full_like(again.nugget, alone), shared=shared)
         target = again.condition(nothing)
         variance = jnp.maximum(target.variance - mean_variance, 0)
         return CurvePrediction(target.mean - mean + posterior.source_mean[task], variance)

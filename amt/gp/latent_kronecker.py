@@ -488,6 +488,8 @@ class LatentSourcePosterior(IncompleteSourcePosterior):
             source_mean=solution.mean[0] * latent.mean_scale * task_scale,
             task_noise=task_noise,
             epoch_scale=jnp.sqrt(epoch_noise),
+            nugget=jnp.zeros_like(task_noise),
+            shared=jnp.zeros_like(task_noise),
             deviations=spread,
             root=root,
             solved=jnp.all(solved),

@@ -4,7 +4,8 @@ In units of the noise (`amt.gp.kronecker.whiten`), curve z is of task \(t_z\) an
 \(c_z\) and has scores at the epochs of a diagonal mask \(M_z\). Few eigenvalues of the fidelity's
 Gram matrix are above the noise: with the r largest, \(K_E \approx V \Lambda V^\top\), the curve is
 \(y_z = M_z V w_z + \varepsilon\) of r weights, whose covariance is
-\(\mathrm{cov}(w_z, w_{z'}) = W_{zz'} \Lambda\), \(W_{zz'} = K_T[t_z, t_{z'}] K_C[c_z, c_{z'}]\).
+\(\mathrm{cov}(w_z, w_{z'}) = W_{zz'} \Lambda\), \(W_{zz'} = K_T[t_z, t_{z'}] K_C[c_z, c_{z'}]
++ \delta_{zz'} \nu_{t_z}\), the nugget \(\nu_t\) being what a curve has to itself.
 Orthonormal bases of the observed parts, \(M_z V \Lambda^{1/2} = \Phi_z R_z\), leave a matrix of r
 dimensions for each of the n curves that have scores, for any number of epochs and of empty cells:
 
@@ -117,7 +118,7 @@ class _Curves(NamedTuple):
 
     @classmethod
     def of(
-        cls, task, config, fidelity, scores, task_noise, epoch_noise, cells: ObservedCells
+        cls, task, config, fidelity, scores, task_noise, epoch_noise, nugget, cells: ObservedCells
     ) -> "_Curves":
         there = jnp.isfinite(scores)
         whitened, task, fidelity, _ = whiten(
@@ -128,6 +129,7 @@ class _Curves(NamedTuple):
         at_task, at_config = jnp.divmod(index, num_configs)
         at = jnp.minimum(at_task, num_tasks - 1)
         between = task[at[:, None], at] * config[at_config[:, None], at_config]
+        between += jnp.diag((nugget / task_noise)[at])
         rows = (a.reshape(-1, num_epochs).at[index] for a in (whitened, there))
         own, mask = (row.get(mode="fill", fill_value=0) for row in rows)
         member = (at_task[:, None] == jnp.arange(num_tasks)).astype(own.dtype)
@@ -316,11 +318,12 @@ def log_likelihood(
     scores: Float[Array, "task config epoch"],
     task_noise: Float[Array, "task"],
     epoch_noise: Float[Array, "epoch"],
+    nugget: Float[Array, "task"],
     cells: ObservedCells,
     rank: int,
 ) -> tuple[Float[Array, ""], Float[Array, "task"]]:
     """Log marginal likelihood of the scores that are not NaN, and the task means."""
-    curves = _Curves.of(task, config, fidelity, scores, task_noise, epoch_noise, cells)
+    curves = _Curves.of(task, config, fidelity, scores, task_noise, epoch_noise, nugget, cells)
     solved: Any = profile_log_likelihood(*curves[2:], rank, len(cells.whole))
     value, means = solved
     log_noise = (curves.member @ jnp.log(task_noise))[:, None] + jnp.log(epoch_noise)
@@ -341,6 +344,9 @@ class IncompleteSourcePosterior(eqx.Module):
         weights: `TargetObservations.response` is linear in the covariances with the grid's
             configurations: these are the coefficients, in the basis of the epochs.
         source_mean, task_noise, epoch_scale: as in `SourcePosterior`.
+        nugget: of the sources; the target's is their mean.
+        shared: covariance of the target's nugget with that of each source: 0 but for a target that
+            is one of the sources (`amt.gp.curve_prediction`).
     """
 
     task: TaskKernel
@@ -351,6 +357,8 @@ class IncompleteSourcePosterior(eqx.Module):
     source_mean: Float[Array, "task"]
     task_noise: Float[Array, "task"]
     epoch_scale: Float[Array, "epoch"]
+    nugget: Float[Array, "task"]
+    shared: Float[Array, "task"]
 
     @abstractmethod
     def explained(
@@ -414,7 +422,10 @@ class IncompleteSourcePosterior(eqx.Module):
         own = jnp.concatenate([jnp.diagonal(self.config), extra.variance])
         basis = self.fidelity.vectors * self.epoch_scale[:, None]
         on_epochs = basis[epoch] * self.fidelity.values
-        prior = known[:, config] * (on_epochs @ basis[epoch].T)
+        between_epochs = on_epochs @ basis[epoch].T
+        prior = known[:, config] * between_epochs
+        alone = jnp.mean(self.nugget)
+        itself = jnp.where(config[:, None] == jnp.arange(len(cross)), alone, 0)
         response = self.response(cross)
         seen = beside_sources(
             observations,
@@ -423,6 +434,7 @@ class IncompleteSourcePosterior(eqx.Module):
             (mean, mean_variance),
             prior[told, told],
             noise[told],
+            (itself[:, config] * between_epochs)[told, told],
         )
         gram = self.task.with_target(seen).gram()
         similarity, scale, regression, indefinite = Regression.of(self.task.gram(), gram)
@@ -430,14 +442,16 @@ class IncompleteSourcePosterior(eqx.Module):
         at_observations, among = self.explained(similarity, regression, cross, config, basis[epoch])
 
         # Functions of the epoch are the vectors, and as one more the constant of the unknown mean.
-        blocks = scale * known[:, :, None] * on_epochs[:, None, :] - at_observations
+        blocks = (scale * known + itself)[:, :, None] * on_epochs[:, None, :] - at_observations
         flat = jnp.full((*blocks.shape[:2], 1), jnp.sqrt(mean_variance))
         constant = jnp.full((len(basis), 1), jnp.sqrt(mean_variance))
-        variance = scale * own[:, None] * (jnp.square(basis) @ self.fidelity.values)
+        variance = (scale * own + alone)[:, None] * (jnp.square(basis) @ self.fidelity.values)
         rounding = 1e3 * jnp.finfo(variance.dtype).eps * jnp.max(variance)
         variance -= jnp.einsum("xkl,ek,el->xe", among, basis, basis)
         variance = jnp.where(jnp.min(variance) < -rounding, jnp.nan, jnp.maximum(variance, 0))
         prior_mean = mean + jnp.tensordot(similarity, response, 1)
+        on_grid = jnp.tensordot(self.shared, self.weights, 1) @ basis.T
+        prior_mean = prior_mean.at[: len(on_grid)].add(on_grid)
         return condition_on(
             at,
             noise,
@@ -473,12 +487,13 @@ class ObservedCurvesPosterior(IncompleteSourcePosterior):
         scores: Float[Array, "task config epoch"],
         task_noise: Float[Array, "task"],
         epoch_noise: Float[Array, "epoch"],
+        nugget: Float[Array, "task"],
         cells: ObservedCells,
         rank: int,
     ) -> "ObservedCurvesPosterior":
         """Of the scores that are not NaN, and the `rank` largest eigenvalues of the fidelity."""
         curves = _Curves.of(
-            task.gram(), config_gram, fidelity_gram, scores, task_noise, epoch_noise, cells
+            task.gram(), config_gram, fidelity_gram, scores, task_noise, epoch_noise, nugget, cells
         )
         solved = _Solved.of(*curves[2:], rank, len(cells.whole))
         of_whole, half = solved.inverses()
@@ -496,6 +511,8 @@ class ObservedCurvesPosterior(IncompleteSourcePosterior):
             source_mean=solved.means * task_scale,
             task_noise=task_noise,
             epoch_scale=jnp.sqrt(epoch_noise),
+            nugget=nugget,
+            shared=jnp.zeros_like(nugget),
             curve_task=curves.task,
             curve_config=curves.config,
             whole=jnp.square(values)[:, None, None] * of_whole,
@@ -504,8 +521,10 @@ class ObservedCurvesPosterior(IncompleteSourcePosterior):
         )
 
     def explained(self, similarity, regression, cross, at, basis):
-        scale = similarity / jnp.sqrt(self.task_noise)
-        rows = cross[:, self.curve_config] * scale[self.curve_task]
+        noise = jnp.sqrt(self.task_noise)[self.curve_task]
+        same = self.curve_config == jnp.arange(len(cross))[:, None]
+        rows = cross[:, self.curve_config] * similarity[self.curve_task]
+        rows = (rows + jnp.where(same, self.shared[self.curve_task], 0)) / noise
         to_whole, to_part = jnp.split(rows, [self.whole.shape[1]], 1)
         # What the whole curves explain, and then the others of what is left.
         half = to_whole @ self.whole

@@ -29,7 +29,7 @@ from amt.gp.conditional import (
 from amt.gp.kronecker import GridPoints, KroneckerKernel, grid_points, outer
 from amt.inference.mle import Fit, Optimizer, fit_mle
 from amt.kernels.task import GivenGram
-from amt.model import CurveGrid, MultiTaskGP, require_complete
+from amt.model import CurveGrid, MultiTaskGP, require_kronecker
 
 LARGEST = 5000
 
@@ -55,7 +55,7 @@ class DenseGP(eqx.Module):
 
     def process(self, grid: CurveGrid) -> tinygp.GaussianProcess:
         """The scores of all tasks, less their means, in the order of the raveled grid."""
-        require_complete(grid, "dense inference")
+        require_kronecker(self.model, grid, "dense inference")
         model, (tasks, configs, _) = self.model, grid.scores.shape
         task_noise, epoch_noise = model.noise.factors(tasks, grid.epochs)
         noise = outer(task_noise, jnp.ones(configs, grid.scores.dtype), epoch_noise).ravel()

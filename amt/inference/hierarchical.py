@@ -80,7 +80,7 @@ from amt.gp.random_means import means_posterior, random_means_log_likelihood
 from amt.inference.priors import Learned, learned, replace
 from amt.kernels.scaled import ScaledTask
 from amt.kernels.task import ICM
-from amt.model import CurveGrid, MultiTaskGP, require_complete
+from amt.model import CurveGrid, MultiTaskGP, require_kronecker
 
 Sites = dict[str, Array]
 
@@ -549,7 +549,7 @@ def sample_nuts(
         thinning: iterations for each draw.
         mesh: devices to spread the chains over, evenly; else all are on one.
     """
-    require_complete(grid, "the hierarchical model")
+    require_kronecker(model, grid, "the hierarchical model")
     model = pooled(model)
     fixed = redundant(model) | encoder_weights(model) if fixed is None else frozenset(fixed)
     args = model, grid, fixed
@@ -607,7 +607,7 @@ def fit_svi(
         learning_rate: Adam's, decayed to 0 along a cosine.
         draws: how many to take from the guide at the end, as one chain.
     """
-    require_complete(grid, "the hierarchical model")
+    require_kronecker(model, grid, "the hierarchical model")
     model = pooled(model)
     fixed = redundant(model) if fixed is None else frozenset(fixed)
     args = model, grid, fixed

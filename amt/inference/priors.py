@@ -29,7 +29,7 @@ lengthscale that is longer than the data, U of the AT2 task kernel when all task
 | decay shapes a, b | LogNormal(0, 1) |
 | offset of a polynomial | LogNormal(0, 1) |
 | U - 1 | LogNormal(log 1/2, 1) |
-| noise variance | LogNormal(log 1e-3, 3) |
+| noise variance, nugget | LogNormal(log 1e-3, 3) |
 | noise power | Normal(0, 1) |
 | coregionalization loadings, task embeddings | Normal(0, 1) |
 | kappa | LogNormal(log 0.1, 2) |
@@ -89,6 +89,7 @@ PRIORS: dict[str, Prior] = {
     "Fabolas.b": dist.Normal(0.0, 1.0),
     "LogMatern.lengthscale": dist.Normal(0.7, 1.0),
     "SeparableNoise.variance": dist.Normal(-6.9, 3.0),
+    "nugget": dist.Normal(-6.9, 3.0),
     "scale": dist.Normal(0.0, 3.0),
     "constrained": dist.Normal(0.0, 1.5),
     "real": dist.Normal(0.0, 1.0),

@@ -28,7 +28,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from amt.gp.sparse import InducingPoints, SparseGP, SparsePosterior
-from amt.model import CurveGrid, MultiTaskGP, require_complete
+from amt.model import CurveGrid, MultiTaskGP, require_kronecker
 from amt.parameters import unconstrain
 
 
@@ -182,7 +182,7 @@ def begin(
     start: MultiTaskGP, grid: CurveGrid, key: PRNGKeyArray, settings: SVGPSettings
 ) -> SVGPState:
     """The state before the first pass."""
-    require_complete(grid, "sparse variational inference")
+    require_kronecker(start, grid, "sparse variational inference")
     if settings.noise is not None:
         variance = jnp.full_like(start.noise.variance, settings.noise)
         start = eqx.tree_at(lambda model: model.noise.variance, start, variance)

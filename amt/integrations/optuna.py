@@ -302,7 +302,7 @@ class AMTSampler(BaseSampler):
         first_step: int = 0,
         fit: Fit | None = None,
         dtype: DTypeLike = jnp.float64,
-        kernels: Mapping[str, str] | None = None,
+        kernels: Mapping[str, Any] | None = None,
         **options: Any,
     ):
         self._space = deepcopy(sources.space if space is None else space)

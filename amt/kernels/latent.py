@@ -122,8 +122,8 @@ class LatentTask(TaskKernel):
         precision = jnp.square(inverse).sum(0)
         mask = observations.mask
         both = mask[:, None] & mask
-        own = jnp.mean(1 / precision)
-        error = jnp.where(both, own * observations.prior + observations.mean_variance, 0)
+        own = jnp.mean(1 / precision) * observations.prior + observations.nugget
+        error = jnp.where(both, own + observations.mean_variance, 0)
         error += jnp.diag(jnp.where(mask, observations.noise, 1))
         response = jnp.where(mask[:, None], observations.response, 0)
         residual = jnp.where(mask, observations.residual, 0)

@@ -37,6 +37,7 @@ class TargetObservations(NamedTuple):
         noise: noise variance of each observation.
         mean_variance: prior variance of the target's mean.
         share: one observation as a share of the grid, \(1 / (C E)\).
+        nugget: covariance of what the target's curves have to themselves (`MultiTaskGP.nugget`).
     """
 
     score: Float[Array, "obs"]
@@ -48,6 +49,7 @@ class TargetObservations(NamedTuple):
     noise: Float[Array, "obs"]
     mean_variance: Float[Array, ""]
     share: float
+    nugget: Float[Array, "obs obs"] | float = 0.0
 
 
 class TaskKernel(Kernel):
@@ -225,7 +227,8 @@ class ICM(TaskKernel):
 
         latent = jnp.where(observations.mask[:, None], observations.response, 0) @ self.loadings
         both = observations.mask[:, None] & observations.mask[None, :]
-        error = jnp.where(both, kappa * observations.prior + observations.mean_variance, 0)
+        own = kappa * observations.prior + observations.nugget
+        error = jnp.where(both, own + observations.mean_variance, 0)
         error += jnp.diag(jnp.where(observations.mask, observations.noise, 1))
         residual = jnp.where(observations.mask, observations.residual, 0) - latent @ prior_mean
         whitened: Array = solve_lower(

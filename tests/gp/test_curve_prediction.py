@@ -26,9 +26,11 @@ def incomplete(curves, seed=0):
     )
 
 
-def start(curves, **kernels):
-    """With noise that differs by task and epoch."""
-    model = MultiTaskGP.init(curves, jax.random.key(1), noise="task_epoch", **kernels)
+def start(curves, **options):
+    """With noise, and a nugget where there is one, that differ by task; noise by epoch too."""
+    model = MultiTaskGP.init(curves, jax.random.key(1), noise="task_epoch", **options)
+    if model.nugget is not None:
+        model = replace(model, nugget=jnp.linspace(0.2, 0.5, curves.num_tasks))
     noise = replace(
         model.noise,
         variance=jnp.linspace(1e-3, 4e-3, curves.num_tasks),
@@ -42,7 +44,9 @@ def dense(model, grid):
     tasks, configs, epochs = grid.scores.shape
     fidelity = model.fidelity(grid.epochs, grid.epochs)
     config = model.config(grid.features, grid.features)
-    prior = np.kron(model.task.gram(), np.kron(config, fidelity))
+    nugget = np.zeros(tasks) if model.nugget is None else np.asarray(model.nugget)
+    curves = np.kron(model.task.gram(), config) + np.diag(np.repeat(nugget, configs))
+    prior = np.kron(curves, fidelity)
     task_noise, epoch_noise = model.noise.factors(tasks, grid.epochs)
     noise = np.asarray(outer(task_noise, jnp.ones(configs), epoch_noise)).ravel()
     seen = np.isfinite(np.asarray(grid.scores)).ravel()
@@ -60,7 +64,13 @@ def dense(model, grid):
 
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize(
-    "kernels", [{}, {"task": "icm", "config": "matern", "fidelity": "matern"}], ids=["at2", "icm"]
+    "kernels",
+    [
+        {},
+        {"task": "icm", "config": "matern", "fidelity": "matern"},
+        {"task": "latent", "config": "tree", "fidelity": "freeze_thaw", "nugget": True},
+    ],
+    ids=["at2", "icm", "nugget"],
 )
 def test_against_dense_algebra(whole, kernels):
     curves = small_curves() if whole else incomplete(small_curves())

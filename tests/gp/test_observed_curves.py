@@ -59,10 +59,13 @@ def cells_of(mask, kind):
 
 def dense(factors, scores, noise):
     """At the generalized-least-squares means. What is missing has no covariance with the rest,
-    a residual of 0 and a variance of 1: it adds nothing.
+    a residual of 0 and a variance of 1: it adds nothing. The noise is of tasks and epochs, and the
+    nugget.
     """
     mask = jnp.isfinite(scores).ravel()
-    covariance = jnp.kron(factors[0], jnp.kron(*factors[1:]))
+    curves = jnp.kron(factors[0], factors[1])
+    curves += jnp.diag(jnp.repeat(noise[2], scores.shape[1]))
+    covariance = jnp.kron(curves, factors[2])
     variance = kronecker.outer(noise[0], jnp.ones(scores.shape[1]), noise[1]).ravel()
     gram = jnp.where(mask[:, None] & mask, covariance, 0) + jnp.diag(jnp.where(mask, variance, 1))
     design = jnp.repeat(jnp.eye(len(scores)), scores[0].size, 0) * mask[:, None]
@@ -78,7 +81,13 @@ def likelihood_problem(shape, seed, kind, degenerate=False):
     (task, config, fidelity, scores, _, *noise), _ = problem(shape, 0, seed, degenerate)
     mask = random_mask(shape, seed, kind)
     factors = 3 * task[:-1, :-1], config, fidelity
-    return (factors, jnp.where(mask, scores, jnp.nan), tuple(noise)), cells_of(mask, kind)
+    noise = *noise, nuggets(shape[0], seed)
+    return (factors, jnp.where(mask, scores, jnp.nan), noise), cells_of(mask, kind)
+
+
+def nuggets(number, seed):
+    """Of tasks, as large as the kernel; of some, none."""
+    return jnp.asarray(np.random.default_rng(seed).choice([0.0, 0.3, 1.0, 2.0], number))
 
 
 @partial(jax.jit, static_argnames="rank")
@@ -137,21 +146,24 @@ def test_singular_factors_are_those_of_dense_algebra(seed, kind):
 
 
 @jax.jit
-def source_posterior(arrays, mask, cells):
+def source_posterior(arrays, mask, cells, nugget=None):
     full, config, fidelity, scores, _, *noise = arrays
+    nugget = jnp.zeros_like(noise[0]) if nugget is None else nugget
     observed, size = jnp.where(mask, scores, jnp.nan), scores.shape
     gram = config[: size[1], : size[1]]
     return ObservedCurvesPosterior.of(
-        KnownTask(full), gram, fidelity, observed, *noise, cells, size[2]
+        KnownTask(full), gram, fidelity, observed, *noise, nugget, cells, size[2]
     )
 
 
 condition = jax.jit(lambda source, *arguments: source.condition(*arguments))
 
 
-def dense_posterior(arrays, mask, observed, means):
+def dense_posterior(arrays, mask, observed, means, nugget=None):
     """Of the joint normal of all observed scores and the target, on and off the grid."""
     full, config, fidelity, scores, _, task_noise, epoch_noise = map(np.asarray, arrays)
+    nugget = np.zeros(len(task_noise)) if nugget is None else np.asarray(nugget)
+    nugget = np.append(nugget, nugget.mean())
     target, configs, epochs = len(full) - 1, len(config), len(fidelity)
     mean, mean_variance = mean_prior(means, jnp.where(mask, scores, jnp.nan))
     means, mean, mean_variance = map(np.asarray, (means, mean, mean_variance))
@@ -161,7 +173,9 @@ def dense_posterior(arrays, mask, observed, means):
     grid = [np.full(configs * epochs, target), *map(np.ravel, np.indices((configs, epochs)))]
 
     def covariance(a, b):
-        k = full[a[0][:, None], b[0]] * config[a[1][:, None], b[1]] * fidelity[a[2][:, None], b[2]]
+        k = full[a[0][:, None], b[0]] * config[a[1][:, None], b[1]]
+        same = (a[0][:, None] == b[0]) & (a[1][:, None] == b[1])
+        k = (k + np.where(same, nugget[b[0]], 0)) * fidelity[a[2][:, None], b[2]]
         both = (a[0][:, None] == target) & (b[0] == target)
         return k + np.where(both, mean_variance, 0)
 
@@ -179,11 +193,12 @@ def dense_posterior(arrays, mask, observed, means):
 def test_posterior_on_and_off_the_grid_equals_dense_algebra(shape, seed, kind, count):
     arrays, observed, extra = off_grid_problem(shape, count, seed)
     mask = random_mask(shape, seed, kind)
-    source = source_posterior(arrays, mask, cells_of(mask, kind))
+    nugget = nuggets(shape[0], seed)
+    source = source_posterior(arrays, mask, cells_of(mask, kind), nugget)
     factors = arrays[0][:-1, :-1], *on_the_grid(arrays)[1:3]
-    _, means = dense(factors, jnp.where(mask, arrays[3], jnp.nan), arrays[5:])
+    _, means = dense(factors, jnp.where(mask, arrays[3], jnp.nan), (*arrays[5:], nugget))
     assert_close(source.source_mean, means)
-    expected = dense_posterior(arrays, mask, observed, means)
+    expected = dense_posterior(arrays, mask, observed, means, nugget)
     assert_close(tuple(condition(source, observed, extra)), expected)
 
 
@@ -258,7 +273,7 @@ def test_what_is_below_the_noise_can_be_left_out():
     (factors, scores, noise), cells = likelihood_problem((3, 6, 40), 3, "curves")
     epochs = jnp.arange(1, 41) / 40
     kernel = AT2Fidelity(*map(jnp.asarray, (0.7, 0.7, 0.7)))
-    scores, noise = 0.01 * scores, (jnp.full(3, 1e-4), jnp.ones(40))
+    scores, noise = 0.01 * scores, (jnp.full(3, 1e-4), jnp.ones(40), jnp.full(3, 1e-4))
 
     @partial(jax.jit, static_argnums=0)
     def in_parameters(rank):

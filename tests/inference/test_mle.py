@@ -165,7 +165,8 @@ def test_incomplete_curves_are_fitted_as_by_dense_algebra():
     length = np.where(rng.random((4, 6)) < 0.5, rng.integers(0, 5, (4, 6)), 5)
     scores = np.where(np.arange(5) < length[..., None], curves.scores, np.nan)
     grid = CurveGrid.of(replace(curves, scores=scores))
-    start = MultiTaskGP.init(curves, jax.random.key(0), noise="task_epoch", config="matern")
+    options = {"config": "matern", "noise": "task_epoch", "nugget": True}
+    start = MultiTaskGP.init(curves, jax.random.key(0), **options)
     by_dense = jax.jit(
         lambda starts: maximize(
             starts,
@@ -176,7 +177,7 @@ def test_incomplete_curves_are_fitted_as_by_dense_algebra():
                     m.fidelity(grid.epochs, grid.epochs),
                 ),
                 grid.scores,
-                m.noise.factors(4, grid.epochs),
+                (*m.noise.factors(4, grid.epochs), m.nugget),
             )[0],
             grid,
             "adam",
