@@ -1,5 +1,6 @@
 """Gaussian processes on the observed curves against dense algebra on the observed scores."""
 
+import dataclasses
 from functools import partial
 
 import equinox as eqx
@@ -19,6 +20,7 @@ from amt.gp.observed_curves import (
     orthonormal,
 )
 from amt.kernels.fidelity import AT2Fidelity
+from amt.kernels.task import GivenGram
 from tests.gp.test_conditional import KnownTask, off_grid_problem, on_the_grid, problem
 
 SHAPES = st.sampled_from([(3, 4, 5), (1, 3, 4)])
@@ -200,6 +202,30 @@ def test_posterior_on_and_off_the_grid_equals_dense_algebra(shape, seed, kind, c
     assert_close(source.source_mean, means)
     expected = dense_posterior(arrays, mask, observed, means, nugget)
     assert_close(tuple(condition(source, observed, extra)), expected)
+
+
+class Told(KnownTask):
+    """What it is told of the target's own curves has to be `expected`."""
+
+    expected: jax.Array
+
+    def with_target(self, observations):
+        equal = jnp.allclose(observations.nugget, self.expected, rtol=1e-12)
+        return GivenGram(jnp.where(equal, self.full, jnp.nan))
+
+
+@given(SEEDS, MISSING)
+def test_a_task_kernel_is_told_the_nugget_of_the_target(seed, kind):
+    arrays, observed, extra = off_grid_problem((3, 4, 5), 5, seed)
+    mask, nugget = random_mask((3, 4, 5), seed, kind), jnp.asarray([0.1, 0.2, 0.6])
+    source = source_posterior(arrays, mask, cells_of(mask, kind), nugget)
+    same = observed.config[:, None] == observed.config
+    expected = 0.3 * jnp.where(same, arrays[2][observed.epoch[:, None], observed.epoch], 0)
+    told = dataclasses.replace(source, task=Told(source.task.full, expected))
+    wrong = dataclasses.replace(source, task=Told(source.task.full, 2 * expected))
+    want = condition(source, observed, extra)
+    assert_close(tuple(condition(told, observed, extra)), tuple(want))
+    assert jnp.isnan(condition(wrong, observed, extra).mean).all()
 
 
 @given(SEEDS, MISSING)

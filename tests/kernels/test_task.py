@@ -391,6 +391,21 @@ def test_latent_covariances_are_the_mean_over_the_posterior(seed):
         assert row[-1] == 2
 
 
+@pytest.mark.parametrize("name", ["icm", "latent"])
+def test_a_nugget_is_one_more_error_of_what_the_target_shows(name):
+    """As is the target's own part, which is in proportion to the prior."""
+    scores = random_scores((4, 4, 3), 2)
+    kernel, seen = kernel_of(name, scores), seen_of(scores, 2)
+    if name == "icm":
+        own = kernel.kappa.mean()
+    else:
+        own = jnp.mean(1 / jnp.diagonal(jnp.linalg.inv(kernel.gram())))
+    both = seen._replace(prior=3 * seen.prior)
+    got = join(kernel, seen._replace(nugget=2 * own * seen.prior))
+    np.testing.assert_allclose(got, join(kernel, both), rtol=1e-8)
+    assert jnp.abs(got - join(kernel, seen)).max() > 1e-3
+
+
 def test_latent_finds_the_target():
     kernel = kernel_of("latent", np.zeros((8, 2, 2)))
     errors = []
