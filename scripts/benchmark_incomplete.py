@@ -20,8 +20,8 @@ of full rank on tasks and of Matern-5/2 with a lengthscale for each feature; its
 with its own Matern-5/2 on their logarithms. (A batch of tasks would share nothing, and must miss
 the same entries.) amt has the same two, a free-form task kernel of full rank and ARD Matern, and
 freeze-thaw's on epochs, the best of small rank in the kernel ablation (`--kernels` names others);
-and what BoTorch's has not, a noise variance and a nugget of each task (`--plain` is without
-either). Scores are centred by task for BoTorch, which then standardises them.
+and what BoTorch's has not, a noise variance and a nugget of each task. (`--plain` is without
+either, and of rank 2.) Scores are centred by task for BoTorch, which then standardises them.
 
 BoTorch's likelihood is stochastic, and `fit_gpytorch_mll` by itself spends its time in the line
 searches of L-BFGS (3 iterations in 150 s on a busy machine, the third worse than the second). So it
@@ -40,8 +40,8 @@ prediction, compilation told apart; the time to an LPD is that of the first poin
 The interpreter `--botorch-python` needs BoTorch and NumPy alone, not amt. Without it, and where
 this one has no BoTorch, the two others are compared.
 
-`--large` times amt alone, without nugget, on all 27 tasks of HyperRec with half of all entries
-missing: 30% of cells as above, and 4/7 of the other curves truncated.
+`--large` times amt alone, plain, on all 27 tasks of HyperRec with half of all entries missing: 30%
+of cells as above, and 4/7 of the other curves truncated.
 """
 
 # pyright: reportMissingImports=false
@@ -173,15 +173,15 @@ def amt(
     curves = replace(database(settings), scores=scores)
     grid = CurveGrid.of(curves, solver=Solver(**(LARGE if settings["large"] else {})))
     names = dict(zip(("task", "config", "fidelity"), settings["kernels"].split(","), strict=True))
-    key, plain = jax.random.key(settings["seed"]), settings["plain"]
+    key, plain = jax.random.key(settings["seed"]), settings["plain"] or settings["large"]
     start: Any = MultiTaskGP.init(
         curves,
         key,
         **names,
         noise="homoscedastic" if plain else "task",
-        nugget=not (plain or settings["large"]),
+        nugget=not plain,
     )
-    if names["task"] == "icm":
+    if names["task"] == "icm" and not plain:
         start = replace(start, task=make_kernel("task", "icm", curves, key, rank=len(scores)))
     if subset:
         seen = np.argwhere(np.isfinite(scores))
@@ -404,7 +404,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any] | None:
     parser.add_argument("--botorch-optimizer", default="adam", choices=["lbfgs", "adam"])
     kernels = "icm,matern,freeze_thaw"
     parser.add_argument("--kernels", default=kernels, help="task, config, fidelity")
-    parser.add_argument("--plain", action="store_true", help="amt with one noise, without nugget")
+    parser.add_argument("--plain", action="store_true", help="amt of rank 2, one noise, no nugget")
     parser.add_argument("--steps", type=int, nargs="+", help="of Adam, one fit each")
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--dense", type=int, default=1500, help="observations of the subset")

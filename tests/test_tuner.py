@@ -380,7 +380,8 @@ def test_incomplete_sources_and_a_search_off_their_grid(tmp_path):
     scores[0, ::2] = scores[1, 1::2] = scores[:, :8, 3:] = np.nan
     sources = dataclasses.replace(every, scores=scores)
     state = tmp_path / "state.npz"
-    options = {"kernels": {"config": "matern", "task": "icm"}, "state": state, **FIT}
+    kernels = {"config": "matern", "task": "icm", "noise": "task", "nugget": True}
+    options = {"kernels": kernels, "state": state, **FIT}
     tuner = Tuner(sources, jax.random.key(0), **options)
     for _ in range(16):
         tuner.ask()
