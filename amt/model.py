@@ -174,7 +174,7 @@ class MultiTaskGP(eqx.Module):
             `amt.gp.observed_curves` then, of complete grids too, and only of as many curves as
             that can take.
 
-    Source: Cressie (1993), section 2.3.1, for the nugget.
+    Source: Cressie (1993), Statistics for Spatial Data, chapter 2, for the nugget.
     """
 
     task: TaskKernel
@@ -233,10 +233,10 @@ class MultiTaskGP(eqx.Module):
         if cells.affordable(rank):
             return rank
         if self.nugget is not None:
+            whole, part = cells.most(rank)
             raise ValueError(
-                f"a nugget is for at most {observed_curves.MAX_DIMENSIONS // rank} incomplete and "
-                f"{observed_curves.MAX_DIMENSIONS // 2} complete source curves (there are "
-                f"{len(cells.part)} and {len(cells.whole)})"
+                f"a nugget is for at most {part} incomplete and {whole} complete source curves "
+                f"(there are {len(cells.part)} and {len(cells.whole)})"
             )
         return None
 
@@ -248,27 +248,26 @@ class MultiTaskGP(eqx.Module):
         return ObservedCells(jnp.arange(size), jnp.full((1,), size))
 
     def _curve_terms(self, grid: CurveGrid):
-        """Noise, nugget and curves, as `amt.gp.observed_curves` has them."""
-        noise = self.noise.factors(len(grid.scores), grid.epochs)
-        nugget = jnp.zeros_like(noise[0]) if self.nugget is None else self.nugget
-        return *noise, nugget, self._cells(grid)
+        """Nugget and curves, as `amt.gp.observed_curves` has them."""
+        none = jnp.zeros(len(grid.scores), grid.scores.dtype)
+        return none if self.nugget is None else self.nugget, self._cells(grid)
 
     def log_likelihood(self, grid: CurveGrid) -> tuple[Float[Array, ""], Float[Array, "task"]]:
         """Log marginal likelihood of source curves, and the task means at its maximum.
 
         Of complete grids, see `amt.gp.kronecker` for the mathematics. Where scores are missing it
-        is exact while the observed curves are few (`amt.gp.observed_curves`), and otherwise
-        estimated (`amt.gp.latent_kronecker`). Differentiable once, in reverse mode.
+        is exact while the observed curves are few (`amt.gp.observed_curves`, which serves all grids
+        where there is a nugget), and otherwise estimated (`amt.gp.latent_kronecker`).
+        Differentiable once, in reverse mode.
         """
-        task, config, fidelity, (task_noise, epoch_noise) = self._terms(grid)
+        task, config, fidelity, noise = self._terms(grid)
+        terms = task, config, fidelity, grid.scores, *noise
         rank = self.exact_rank(grid)
         if rank is not None:
-            terms = self._curve_terms(grid)
-            return observed_curves.log_likelihood(task, config, fidelity, grid.scores, *terms, rank)
+            return observed_curves.log_likelihood(*terms, *self._curve_terms(grid), rank)
         if not grid.complete:
-            return latent_kronecker.log_likelihood(
-                task, config, fidelity, grid.scores, task_noise, epoch_noise, grid.solver
-            )
+            return latent_kronecker.log_likelihood(*terms, grid.solver)
+        task_noise, epoch_noise = noise
         scores, task, fidelity, half_log_det = whiten(
             grid.scores, task, fidelity, task_noise, epoch_noise
         )
@@ -296,7 +295,8 @@ class MultiTaskGP(eqx.Module):
         exact = self.exact_rank(grid)
         if exact is not None:
             rank = exact if rank is None else min(rank, exact)
-            return ObservedCurvesPosterior.of(*terms, *self._curve_terms(grid), rank)
+            curve_terms = self._curve_terms(grid)
+            return ObservedCurvesPosterior.of(*terms, task_noise, epoch_noise, *curve_terms, rank)
         if not grid.complete:
             rank = grid.solver.rank if rank is None else rank
             return LatentSourcePosterior.of(*terms, task_noise, epoch_noise, rank, grid.solver)

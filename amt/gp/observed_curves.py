@@ -92,9 +92,14 @@ class ObservedCells(NamedTuple):
     whole: Int[Array, "whole"]
     part: Int[Array, "part"]
 
+    @staticmethod
+    def most(rank: int) -> tuple[int, int]:
+        """How many of either the factorisations can take in seconds."""
+        return MAX_DIMENSIONS // 2, MAX_DIMENSIONS // rank
+
     def affordable(self, rank: int) -> bool:
-        """Whether the factorisations take seconds at most."""
-        return max(rank * len(self.part), 2 * len(self.whole)) <= MAX_DIMENSIONS
+        """Whether they are no more than `most`."""
+        return all(len(cells) <= most for cells, most in zip(self, self.most(rank), strict=True))
 
 
 class _Curves(NamedTuple):

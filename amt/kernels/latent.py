@@ -120,11 +120,7 @@ class LatentTask(TaskKernel):
         jitter = 10 * len(gram) * jnp.finfo(gram.dtype).eps * self.scale
         inverse: Array = solve_lower(cholesky(gram + jitter * eye), eye)
         precision = jnp.square(inverse).sum(0)
-        mask = observations.mask
-        both = mask[:, None] & mask
-        own = jnp.mean(1 / precision) * observations.prior + observations.nugget
-        error = jnp.where(both, own + observations.mean_variance, 0)
-        error += jnp.diag(jnp.where(mask, observations.noise, 1))
+        mask, error = observations.mask, observations.error(jnp.mean(1 / precision))
         response = jnp.where(mask[:, None], observations.response, 0)
         residual = jnp.where(mask, observations.residual, 0)
         whitened: Array = solve_lower(

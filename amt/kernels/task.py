@@ -51,6 +51,16 @@ class TargetObservations(NamedTuple):
     share: float
     nugget: Float[Array, "obs obs"] | float = 0.0
 
+    def error(self, own: Float[Array, ""]) -> Float[Array, "obs obs"]:
+        """Covariance of what `response` leaves open of the residuals; 1 for padding.
+
+        Args:
+            own: variance of the target's part that no source shares, in units of `prior`.
+        """
+        both = self.mask[:, None] & self.mask
+        error = jnp.where(both, own * self.prior + self.nugget + self.mean_variance, 0)
+        return error + jnp.diag(jnp.where(self.mask, self.noise, 1))
+
 
 class TaskKernel(Kernel):
     """A kernel on task indices, given by its Gram matrix."""
@@ -226,13 +236,10 @@ class ICM(TaskKernel):
         kappa = self.kappa.mean()
 
         latent = jnp.where(observations.mask[:, None], observations.response, 0) @ self.loadings
-        both = observations.mask[:, None] & observations.mask[None, :]
-        own = kappa * observations.prior + observations.nugget
-        error = jnp.where(both, own + observations.mean_variance, 0)
-        error += jnp.diag(jnp.where(observations.mask, observations.noise, 1))
         residual = jnp.where(observations.mask, observations.residual, 0) - latent @ prior_mean
         whitened: Array = solve_lower(
-            cholesky(error), jnp.concatenate([latent @ root, residual[:, None]], 1)
+            cholesky(observations.error(kappa)),
+            jnp.concatenate([latent @ root, residual[:, None]], 1),
         )
         design, response = whitened[:, :-1], whitened[:, -1:]
         precision = cholesky(identity + design.T @ design)

@@ -55,13 +55,6 @@ def simulate(model: MultiTaskGP, means: np.ndarray, rng: np.random.Generator) ->
     return CurveGrid(*map(jnp.asarray, (scores, features, epochs)))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sampling takes a minute: tests of its draws share one process."""
-    for item in items:
-        if "simulated" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("simulated"))
-
-
 @pytest.fixture(scope="session")
 def simulated() -> Simulated:
     rng = np.random.default_rng(1)
