@@ -4,22 +4,23 @@ One Gaussian process over all learning curves, with a product kernel over tasks,
 and epochs, learned exactly from past tasks; and the tuner that uses it on a new one.
 """
 
-from amt.acquisition import (
+from amt.curves import LearningCurves
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+from amt.inference import Fit, fit_map, fit_mle
+from amt.kernels import KERNELS, make_kernel
+from amt.outcome import Outcome
+from amt.parameters import parameter
+from amt.precision import precision
+from amt.search.acquisition import (
     ACQUISITIONS,
     expected_improvement,
     log_expected_improvement,
     upper_confidence_bound,
 )
-from amt.curves import LearningCurves
-from amt.inference import Fit, fit_map, fit_mle
-from amt.kernels import KERNELS, make_kernel
-from amt.model import CurveGrid, MultiTaskGP
-from amt.outcome import Outcome
-from amt.parameters import parameter
-from amt.precision import precision
-from amt.simulate import Trajectory, simulate
+from amt.search.simulate import Trajectory, simulate
+from amt.search.tuner import Tuner, fit_sources
 from amt.space import Encoder
-from amt.tuner import Tuner, fit_sources
 
 __all__ = [
     "ACQUISITIONS",

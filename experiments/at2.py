@@ -37,10 +37,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from amt import results
-from amt.experiment import METHODS
-from amt.plotting import LABELS, recommendation_figure, save_figure
-from amt.run import Run, run
+from amt.evaluation import store as results
+from amt.evaluation.experiment import METHODS
+from amt.evaluation.figures import LABELS, recommendation_figure, save_figure
+from amt.evaluation.runs import Run, run
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,7 +8,7 @@ python experiments/inference_ablation.py cluster=slurm hydra.launcher.partition=
 
 A job is one way of inference on the five pairs of one database. What is finished stays: the same
 command goes on where it was stopped, job by job and chunk by chunk. Table and figure are made at
-the end (`amt.ablation`). Settings are in `conf/inference_ablation.yaml`.
+the end (`amt.evaluation.ablation`). Settings are in `conf/inference_ablation.yaml`.
 """
 
 import os
@@ -18,7 +18,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in at2.py
 import hydra
 from omegaconf import DictConfig
 
-from amt.ablation import sweep_run
+from amt.evaluation.ablation import sweep_run
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="inference_ablation")

@@ -37,8 +37,8 @@ import numpy as np
 from rich.console import Console
 
 import amt
-from amt.atomic import atomic_write
 from amt.databases.bundled import bundled
+from amt.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "scripts"))

@@ -21,11 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from amt.curves import LearningCurves
-from amt.gp.kronecker import KroneckerKernel, grid_points
-from amt.model import CurveGrid, MultiTaskGP
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+from amt.gp.solvers.kronecker import KroneckerKernel, grid_points
 from amt.parameters import unconstrain
-from amt.simulate import simulate
-from amt.tuner import fidelity_rank
+from amt.search.simulate import simulate
+from amt.search.tuner import fidelity_rank
 
 SHAPES = [(4, 100, 75), (26, 100, 75), (34, 100, 52), (100, 500, 100)]
 DIMENSIONS = 7

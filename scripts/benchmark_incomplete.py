@@ -165,10 +165,11 @@ def amt(
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    from amt.gp.latent_kronecker import Solver
+    from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+    from amt.gp.solvers.iterative import Solver
     from amt.inference.mle import fit_mle
     from amt.kernels import make_kernel
-    from amt.model import CurveGrid, MultiTaskGP
 
     curves = replace(database(settings), scores=scores)
     grid = CurveGrid.of(curves, solver=Solver(**(LARGE if settings["large"] else {})))
@@ -223,8 +224,8 @@ def subset_gp(start, at: np.ndarray):
     import jax
     import jax.numpy as jnp
 
-    from amt.gp._linalg import cholesky, solve_cholesky, solve_lower
-    from amt.model import MultiTaskGP
+    from amt.gp.model import MultiTaskGP
+    from amt.linalg import cholesky, solve_cholesky, solve_lower
 
     def one_hot(points, shape):
         return [jnp.eye(n)[i] for n, i in zip(shape, points, strict=True)]

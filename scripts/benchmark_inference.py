@@ -44,10 +44,11 @@ from rich.table import Table
 
 from amt.curves import LearningCurves
 from amt.databases import load, paper_pairs
-from amt.gp.kronecker import Eigen, kronecker_product, outer, whiten
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+from amt.gp.solvers.kronecker import Eigen, kronecker_product, outer, whiten
 from amt.inference.mle import fit_mle
 from amt.inference.svgp import REFERENCE, SVGPSettings, advance, begin
-from amt.model import CurveGrid, MultiTaskGP
 
 STEPS = (5, 10, 20, 40, 80, 160, 300)
 KINDS = ("epochs", "configs")

@@ -27,12 +27,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.table import Table
 
-from amt.databases.at2 import hyperrec, paper_pairs
+from amt.databases.published import hyperrec, paper_pairs
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
 from amt.inference import diagnostics
 from amt.inference.hierarchical import sample_nuts
 from amt.inference.map import fit_map
-from amt.model import CurveGrid, MultiTaskGP
-from amt.tuner import stack
+from amt.search.tuner import stack
 
 CONFIG_KERNELS = ("matern", "deep_poly")
 

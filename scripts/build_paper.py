@@ -17,9 +17,9 @@ from pathlib import Path
 import pandas as pd
 
 from amt.databases import DATABASES
-from amt.experiment import METHODS
-from amt.plotting import LABELS, recommendation_figure, save_figure
-from amt.results import CELL, shown_budgets, summarize
+from amt.evaluation.experiment import METHODS
+from amt.evaluation.figures import LABELS, recommendation_figure, save_figure
+from amt.evaluation.store import CELL, shown_budgets, summarize
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,8 +13,8 @@ from ConfigSpace import (
 )
 
 from amt.curves import LearningCurves
-from amt.experiment import METHODS
-from amt.results import METRICS
+from amt.evaluation.experiment import METHODS
+from amt.evaluation.store import METRICS
 
 
 @cache
@@ -67,7 +67,7 @@ def small_curves(
 
 
 def made_up_results(splits: int = 3, budget: int = 12) -> pd.DataFrame:
-    """Rows of `amt.results`, their metrics uniform random numbers."""
+    """Rows of `amt.evaluation.store`, their metrics uniform random numbers."""
     index = pd.MultiIndex.from_product(
         [range(splits), [0], [0], METHODS, range(1, budget + 1)],
         names=["split", "repeat", "seed", "method", "query"],

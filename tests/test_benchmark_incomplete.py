@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from amt.model import CurveGrid, MultiTaskGP
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
 from tests.problems import small_curves
 
 SHAPE = (5, 40, 20)

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpyro.distributions import constraints
 
-from amt.model import MultiTaskGP
+from amt.gp.model import MultiTaskGP
 from amt.parameters import parameter, unconstrain
 from tests.problems import small_curves
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from amt.curves import LearningCurves
-from amt.databases import at2
+from amt.databases import published
 from amt.databases._unpickle import UnsafePickleError
-from amt.databases.at2 import hyperrec, lcbench
 from amt.databases.bundled import bundled, bundled_pairs
 from amt.databases.long_form import SUFFIXES, read_curves
+from amt.databases.published import hyperrec, lcbench
 
 DATABASES: dict[str, Callable[[], LearningCurves]] = {
     "bundled": bundled,
@@ -27,8 +27,8 @@ DATABASES: dict[str, Callable[[], LearningCurves]] = {
 
 _PAIRS: dict[str, Callable[[], list[tuple[tuple[str, ...], str]]]] = {
     "bundled": bundled_pairs,
-    "hyperrec": partial(at2.paper_pairs, "HyperRec"),
-    "lcbench": partial(at2.paper_pairs, "LCBench"),
+    "hyperrec": partial(published.paper_pairs, "HyperRec"),
+    "lcbench": partial(published.paper_pairs, "LCBench"),
 }
 
 

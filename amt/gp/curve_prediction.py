@@ -1,7 +1,7 @@
 r"""The sources' own curves: what is missing of them, and what is noise in them.
 
 A source's f is that of a target whose covariances with all tasks are the source's, none of whose
-scores is known by itself: in `amt.gp.conditional`'s terms \(k_* = K_T e_t\), \(s = [K_T]_{tt}\).
+scores is known by itself: in `amt.gp.posterior`'s terms \(k_* = K_T e_t\), \(s = [K_T]_{tt}\).
 So one way serves every kind of posterior, of complete and of incomplete grids. In place of a
 target's unknown mean stands the source's, at its generalized-least-squares value; how uncertain
 that is, is left out, as it is from the likelihood.
@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from amt.gp.conditional import Observations, SourcePosterior, mean_prior
-from amt.gp.observed_curves import IncompleteSourcePosterior
+from amt.gp.posterior import Observations, SourcePosterior, mean_prior
+from amt.gp.solvers.observed_curves import IncompleteSourcePosterior
 from amt.kernels.task import GivenGram, TargetObservations, TaskKernel, bordered
 
 

@@ -2,7 +2,7 @@ r"""Task means with a normal prior, integrated out of a complete grid.
 
 With scores \(y = H m + f + \varepsilon\), \(H = I_T \otimes 1_C \otimes h\) and
 \(m_t \sim N(\mu_t, s_t^2)\), S being their diagonal covariance, the scores have the covariance
-\(K + H S H^\top\), \(K = K_T \otimes K_C \otimes K_E + I\) as in `amt.gp.kronecker`. That is no
+\(K + H S H^\top\), \(K = K_T \otimes K_C \otimes K_E + I\) as in `amt.gp.solvers.kronecker`. That is no
 Kronecker product and a diagonal, but an update of rank T that is small in the eigenbasis: with
 \(u = Q_C^\top 1\), \(v = Q_E^\top h\) and \(g_{ijk} = u_j v_k / D_{ijk}\),
 
@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from amt.gp._linalg import cholesky, solve_lower
-from amt.gp.kronecker import Grid, _Spectral, kronecker_product, without_axis
+from amt.gp.solvers.kronecker import Grid, _Spectral, kronecker_product, without_axis
+from amt.linalg import cholesky, solve_lower
 
 
 class _Means(NamedTuple):

@@ -16,12 +16,13 @@ from typing import Any
 import jax
 from jaxtyping import PRNGKeyArray
 
-from amt.inference.dense import DenseFit, fit_dense
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+from amt.gp.solvers.dense import DenseFit, fit_dense
 from amt.inference.hierarchical import Posterior, fit_svi, sample_nuts
 from amt.inference.map import fit_map
 from amt.inference.mle import Fit, Optimizer, fit_mle
 from amt.inference.svgp import PRESETS, SparseFit, fit_svgp
-from amt.model import CurveGrid, MultiTaskGP
 
 
 def _svgp(

@@ -73,14 +73,15 @@ from numpyro.infer.autoguide import AutoContinuous, AutoNormal
 from numpyro.infer.initialization import init_to_value
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
-from amt.gp._linalg import cholesky, eigh, solve_lower
-from amt.gp.conditional import Ensemble, SourcePosterior
-from amt.gp.kronecker import whiten
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP, require_kronecker
+from amt.gp.posterior import Ensemble, SourcePosterior
 from amt.gp.random_means import means_posterior, random_means_log_likelihood
+from amt.gp.solvers.kronecker import whiten
 from amt.inference.priors import Learned, learned, replace
-from amt.kernels.scaled import ScaledTask
 from amt.kernels.task import ICM
-from amt.model import CurveGrid, MultiTaskGP, require_kronecker
+from amt.kernels.task.scaled import ScaledTask
+from amt.linalg import cholesky, eigh, solve_lower
 
 Sites = dict[str, Array]
 

@@ -2,9 +2,10 @@
 
 from jaxtyping import PRNGKeyArray
 
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
 from amt.inference.mle import Fit, Optimizer, maximize
 from amt.inference.priors import log_prior
-from amt.model import CurveGrid, MultiTaskGP
 
 
 def fit_map(

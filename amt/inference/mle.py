@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from amt.gp.conditional import SourcePosterior
-from amt.gp.observed_curves import IncompleteSourcePosterior
-from amt.model import CurveGrid, MultiTaskGP
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+from amt.gp.posterior import SourcePosterior
+from amt.gp.solvers.observed_curves import IncompleteSourcePosterior
 from amt.parameters import unconstrain
 
 Optimizer = Literal["adam", "lbfgs"]
@@ -46,7 +47,7 @@ class Fit(NamedTuple):
     def posterior(
         self, grid: CurveGrid, rank: int | None = None
     ) -> SourcePosterior | IncompleteSourcePosterior:
-        """What the sources say of any target; `rank` as in `amt.gp.conditional`."""
+        """What the sources say of any target; `rank` as in `amt.gp.posterior`."""
         return self.model.source_posterior(grid, rank=rank)
 
 

@@ -1,6 +1,6 @@
 r"""Stochastic variational inference with inducing points: the way of the AT2 reference.
 
-Kernels, noise, task means, inducing points and q (`amt.gp.sparse`) are learned together by
+Kernels, noise, task means, inducing points and q (`amt.gp.inducing`) are learned together by
 stochastic gradient steps on the ELBO of a batch. It approximates what `amt.inference.mle` does
 exactly, and is here to compare with.
 
@@ -27,8 +27,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from amt.gp.sparse import InducingPoints, SparseGP, SparsePosterior
-from amt.model import CurveGrid, MultiTaskGP, require_kronecker
+from amt.gp.grid import CurveGrid
+from amt.gp.inducing import InducingPoints, SparseGP, SparsePosterior
+from amt.gp.model import MultiTaskGP, require_kronecker
 from amt.parameters import unconstrain
 
 
@@ -155,7 +156,7 @@ class SparseFit(NamedTuple):
         return {"elbo": float(self.elbo[-len(self.elbo) // 10 :].mean())}
 
     def posterior(self, grid: CurveGrid, rank: int | None = None) -> SparsePosterior:
-        """What the sources say of any target; `rank` as in `amt.gp.conditional`."""
+        """What the sources say of any target; `rank` as in `amt.gp.posterior`."""
         return SparsePosterior.of(self.gp, grid, rank)
 
 

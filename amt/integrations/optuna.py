@@ -56,21 +56,21 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from amt.acquisition import Acquisition, upper_confidence_bound
 from amt.curves import LearningCurves
-from amt.gp.conditional import Observations
+from amt.gp.grid import CurveGrid
+from amt.gp.posterior import Observations
 from amt.inference import Fit
-from amt.model import CurveGrid
 from amt.outcome import Outcome
 from amt.precision import precision
-from amt.space import Encoder
-from amt.tuner import (
+from amt.search.acquisition import Acquisition, upper_confidence_bound
+from amt.search.tuner import (
     candidate_values,
     fit_sources,
     padded_size,
     require_finite,
     source_posterior,
 )
+from amt.space import Encoder
 
 
 def space_of_distributions(distributions: Mapping[str, BaseDistribution]) -> ConfigurationSpace:
@@ -275,7 +275,7 @@ class AMTSampler(BaseSampler):
         sources: past tasks, such as `sources_from_studies` or a database of `amt.databases`, their
             curves complete or not.
         seed: of the fit and of what is random; the same in all workers of a study.
-        acquisition: see `amt.acquisition`.
+        acquisition: see `amt.search.acquisition`.
         space: search space of the new study where its ranges differ from the sources', with the
             same hyperparameters (`space_of_distributions`).
         candidates: how many random configurations are considered; 0 for those of the sources alone.

@@ -18,10 +18,10 @@ from tinygp.kernels import Kernel
 from amt.curves import LearningCurves
 from amt.kernels.config import AdditiveTree, ConfigNet, DeepPolynomial, DeepRBF, Matern
 from amt.kernels.fidelity import AT2Fidelity, Fabolas, FreezeThaw, LogMatern
-from amt.kernels.latent import LatentTask
-from amt.kernels.psd import project_psd
-from amt.kernels.rank import RankAgreement, rank_distances
 from amt.kernels.task import ICM, AT2Task, TargetObservations, TaskKernel, task_distances
+from amt.kernels.task.latent import LatentTask
+from amt.kernels.task.psd import project_psd
+from amt.kernels.task.rank import RankAgreement, rank_distances
 from amt.precision import require_dtype
 from amt.space import Encoder
 

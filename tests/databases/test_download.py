@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from amt.databases.at2 import hyperrec, lcbench, paper_pairs
 from amt.databases.download import BASE_URL, CHECKSUMS, data_folder, download
+from amt.databases.published import hyperrec, lcbench, paper_pairs
 
 FILES = {name: f"content of {name}".encode() * 1000 for name in CHECKSUMS}
 HASHES = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}

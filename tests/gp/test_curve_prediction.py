@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from amt.gp.curve_prediction import predict
-from amt.gp.kronecker import outer
-from amt.gp.latent_kronecker import LatentSourcePosterior, Solver
-from amt.gp.observed_curves import IncompleteSourcePosterior
-from amt.model import CurveGrid, MultiTaskGP
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+from amt.gp.solvers.iterative import LatentSourcePosterior, Solver
+from amt.gp.solvers.kronecker import outer
+from amt.gp.solvers.observed_curves import IncompleteSourcePosterior
 from tests.problems import small_curves
 
 

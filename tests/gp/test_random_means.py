@@ -7,8 +7,8 @@ import pytest
 from jax.scipy.stats import multivariate_normal
 from numpy.testing import assert_allclose
 
-from amt.gp.kronecker import log_likelihood
 from amt.gp.random_means import means_posterior, random_means_log_likelihood
+from amt.gp.solvers.kronecker import log_likelihood
 
 TASKS, CONFIGS, EPOCHS = SHAPE = 3, 4, 5
 

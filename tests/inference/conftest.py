@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+from amt.gp.noise import SeparableNoise
 from amt.inference.hierarchical import Posterior, sample_nuts
 from amt.kernels import LogMatern, Matern
-from amt.kernels.latent import LatentTask
-from amt.kernels.scaled import ScaledTask
-from amt.model import CurveGrid, MultiTaskGP, SeparableNoise
-from amt.tuner import stack
+from amt.kernels.task.latent import LatentTask
+from amt.kernels.task.scaled import ScaledTask
+from amt.search.tuner import stack
 
 SHAPE = TASKS, CONFIGS, EPOCHS = 4, 12, 4
 DATASETS, CHAINS, DRAWS = 5, 2, 100

@@ -13,8 +13,10 @@ from numpyro.infer.autoguide import AutoLowRankMultivariateNormal
 from numpyro.infer.util import potential_energy, unconstrain_fn
 from scipy import stats
 
-from amt.gp.conditional import Observations
-from amt.gp.kronecker import KroneckerKernel, grid_points, outer
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+from amt.gp.posterior import Observations
+from amt.gp.solvers.kronecker import KroneckerKernel, grid_points, outer
 from amt.inference.hierarchical import (
     _contrasts,
     _from_triangular,
@@ -34,7 +36,6 @@ from amt.inference.hierarchical import (
 )
 from amt.inference.priors import learned
 from amt.kernels.task import GivenGram
-from amt.model import CurveGrid, MultiTaskGP
 from tests.problems import small_curves
 
 # Of `simulated`.

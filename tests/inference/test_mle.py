@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+from amt.gp.noise import SeparableNoise
 from amt.inference import fit_mle
 from amt.inference.mle import maximize
 from amt.kernels import ICM, FreezeThaw, Matern
-from amt.model import CurveGrid, MultiTaskGP, SeparableNoise
 from amt.parameters import parameter
-from amt.tuner import stack
-from tests.gp.test_observed_curves import dense
+from amt.search.tuner import stack
+from tests.gp.solvers.test_observed_curves import dense
 from tests.problems import small_curves
 
 

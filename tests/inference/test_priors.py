@@ -13,13 +13,14 @@ from numpy.testing import assert_allclose
 from numpyro.distributions import constraints
 from tinygp.kernels import Kernel
 
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
 from amt.inference.map import fit_map
 from amt.inference.mle import fit_mle
 from amt.inference.priors import PRIORS, learned, log_prior, replace
 from amt.kernels import KERNELS
-from amt.model import CurveGrid, MultiTaskGP
 from amt.parameters import parameter, unconstrain
-from amt.tuner import stack
+from amt.search.tuner import stack
 from tests.problems import small_curves
 
 

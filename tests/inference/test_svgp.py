@@ -16,16 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from amt.gp.conditional import Observations, Regression
-from amt.gp.kronecker import KroneckerKernel, grid_points
-from amt.gp.sparse import InducingPoints, SparseGP, SparsePosterior
-from amt.inference.dense import DenseGP
+from amt.gp.grid import CurveGrid
+from amt.gp.inducing import InducingPoints, SparseGP, SparsePosterior
+from amt.gp.model import MultiTaskGP
+from amt.gp.noise import SeparableNoise
+from amt.gp.posterior import Observations, Regression
+from amt.gp.solvers.dense import DenseGP
+from amt.gp.solvers.kronecker import KroneckerKernel, grid_points
 from amt.inference.svgp import REFERENCE, SVGPSettings, advance, begin, fit_svgp
 from amt.kernels.task import GivenGram, TaskKernel
-from amt.model import CurveGrid, MultiTaskGP, SeparableNoise
 from amt.parameters import parameter, unconstrain
-from amt.simulate import simulate
-from amt.tuner import stack
+from amt.search.simulate import simulate
+from amt.search.tuner import stack
 from tests.problems import small_curves
 
 CURVES = small_curves(4, 4, 3)

@@ -18,7 +18,8 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 import amt
-from amt.gp.conditional import Observations, OffGrid
+from amt.gp.grid import CurveGrid
+from amt.gp.posterior import Observations, OffGrid
 from amt.integrations.optuna import (
     AMTPruner,
     AMTSampler,
@@ -27,9 +28,8 @@ from amt.integrations.optuna import (
     sources_from_studies,
     space_of_distributions,
 )
-from amt.model import CurveGrid
+from amt.search.tuner import fit_sources
 from amt.space import Encoder
-from amt.tuner import fit_sources
 from tests.integrations.optuna_worker import (
     EPOCHS,
     FIT,
@@ -343,7 +343,7 @@ def test_incomplete_sources_in_float32(storage):
 
 
 def test_with_resumed_trials_it_is_the_algorithm_of_at2():
-    """The epochs trained, in order, are those of `amt.simulate`."""
+    """The epochs trained, in order, are those of `amt.search.simulate`."""
     sampler = new_sampler(candidates=0, resume=True)
     target = jnp.array([curve(config, NEW) for config in past_configs()])
     budget = 60

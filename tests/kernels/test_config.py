@@ -22,11 +22,11 @@ from ConfigSpace import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amt.databases.at2 import hyperrec, hyperrec_space, lcbench, lcbench_space
+from amt.databases.published import hyperrec, hyperrec_space, lcbench, lcbench_space
 from amt.kernels import KERNELS, AdditiveTree, ConfigNet, DeepPolynomial
 from amt.parameters import unconstrain
+from amt.search.tuner import stack
 from amt.space import Encoder
-from amt.tuner import stack
 from tests.problems import small_configs, small_space
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data/at2_reference_kernels.json").read_text())

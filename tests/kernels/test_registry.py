@@ -14,10 +14,11 @@ import pytest
 import tinygp
 from tinygp.kernels import Kernel
 
-from amt.gp.conditional import Observations
-from amt.gp.kronecker import outer
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+from amt.gp.posterior import Observations
+from amt.gp.solvers.kronecker import outer
 from amt.kernels import KERNELS, TargetObservations, TaskKernel, make_kernel
-from amt.model import CurveGrid, MultiTaskGP
 from amt.parameters import unconstrain
 from tests.problems import small_curves
 

@@ -1,0 +1,150 @@
+"""Figures of experiments.
+
+They are drawn with Matplotlib's object interface, so that nothing global changes, in colours that
+remain distinct with the common colour vision deficiencies (Okabe and Ito 2008), each with a line
+style of its own.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from amt.evaluation.store import summarize
+from amt.kernels import AT2, KERNELS
+
+LABELS = {
+    "amt": "amt",
+    "random_search": "random search",
+    "source_best": "best on sources",
+    "one_epoch_each": "one epoch each",
+}
+STYLES = {
+    "amt": ("#0072B2", "-"),
+    "random_search": ("#D55E00", "--"),
+    "source_best": ("#009E73", "-."),
+    "one_epoch_each": ("#CC79A7", ":"),
+}
+
+
+def recommendation_figure(results: pd.DataFrame, *, log_x: bool = False) -> Figure:
+    """Rank and regret of the recommended configuration against the epochs spent.
+
+    One line a method, the mean over cells, its standard error shaded.
+
+    Args:
+        results: rows of `amt.evaluation.store`, of one database.
+        log_x: epochs on a logarithmic axis.
+    """
+    summary = summarize(results)
+    figure = Figure(figsize=(7.0, 2.9), layout="constrained")
+    panels = {
+        "rank": "rank of the recommended (0: best)",
+        "normalized_regret": "normalized regret",
+    }
+    axes = figure.subplots(1, len(panels))
+    for axis, (metric, label) in zip(axes, panels.items(), strict=True):
+        for method, rows in summary.groupby("method", sort=False):
+            color, line = STYLES[str(method)]
+            query = rows["query"].to_numpy()
+            mean, error = rows[metric].to_numpy(), rows[f"{metric}_error"].to_numpy()
+            axis.plot(
+                query, mean, color=color, linestyle=line, linewidth=1.6, label=LABELS[str(method)]
+            )
+            axis.fill_between(query, mean - error, mean + error, color=color, alpha=0.15, lw=0)
+        axis.set(xlabel="epochs spent on the target", ylabel=label, ylim=(0, None))
+        axis.set_xlim(1, summary["query"].max())
+        if log_x:
+            axis.set_xscale("log")
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save a figure as PDF or PNG, by the ending of `path`; the same figure is the same bytes."""
+    metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
+    figure.savefig(path, dpi=200, metadata=metadata)
+
+
+def kernel_figure(table: pd.DataFrame, budgets: Sequence[int]) -> Figure:
+    """Rank of the recommended for every combination of kernels, one panel a database and budget.
+
+    AT2's combination has a frame.
+
+    Args:
+        table: from `amt.evaluation.ablation.collect`.
+    """
+    names = {axis: [k for k in known if k in set(table[axis])] for axis, known in KERNELS.items()}
+    rows = [(task, config) for task in names["task"] for config in names["config"]]
+    databases, columns = table["database"].unique(), names["fidelity"]
+    size = 2.5 + 1.5 * len(budgets), (1.0 + 0.22 * len(rows)) * len(databases)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(databases), len(budgets), squeeze=False)
+    for database, panels in zip(databases, grid, strict=True):
+        of_database = table[table["database"] == database].set_index(list(KERNELS))
+        worst = of_database[[f"rank_{budget}" for budget in budgets]].to_numpy().max()
+        for axis, budget in zip(panels, budgets, strict=True):
+            rank = of_database[f"rank_{budget}"]
+            values = [[rank.get((*row, column), np.nan) for column in columns] for row in rows]
+            image = axis.imshow(values, cmap="viridis_r", vmin=0, vmax=worst, aspect="auto")
+            for (y, x), value in np.ndenumerate(values):
+                color = "white" if value > worst / 2 else "black"
+                axis.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=6, color=color)
+            axis.set_title(f"{database}, {budget} epochs", fontsize=8)
+            axis.set_xticks(range(len(columns)), columns, fontsize=7, rotation=45, ha="right")
+            axis.set_yticks(range(len(rows)), ["-".join(row) for row in rows], fontsize=7)
+            if AT2[:2] in rows and AT2[2] in columns:
+                corner = columns.index(AT2[2]) - 0.5, rows.index(AT2[:2]) - 0.5
+                axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#D55E00", lw=2))
+            if axis is not panels[0]:
+                axis.tick_params(labelleft=False)
+        figure.colorbar(image, ax=panels, label="rank (0: best)")  # pyright: ignore
+    return figure
+
+
+def inference_figure(table: pd.DataFrame, budgets: Sequence[int]) -> Figure:
+    """Rank, regret, density and coverage after some epochs for every way of inference.
+
+    Args:
+        table: from `amt.evaluation.ablation.collect`.
+    """
+    panels = {
+        "rank": "rank of the recommended",
+        "normalized_regret": "normalized regret",
+        "log_density": "log density of final scores",
+        "coverage90": "coverage of the 90% interval",
+    }
+    runs = [*KERNELS, "inference"]
+    differing = [c for c in runs if len(set(table[c])) > 1] or ["inference"]
+    labels = table[differing].agg("-".join, axis=1)
+    names = list(dict.fromkeys(labels.sort_values()))
+    databases = table["database"].unique()
+    figure = Figure(figsize=(10.0, 0.5 + 2.3 * len(databases)), layout="constrained")
+    grid = figure.subplots(len(databases), len(panels), squeeze=False)
+    for database, axes in zip(databases, grid, strict=True):
+        rows = table.set_index(labels)[(table["database"] == database).to_numpy()]
+        for axis, (metric, title) in zip(axes, panels.items(), strict=True):
+            for number, name in enumerate(names):
+                if name not in rows.index:
+                    continue
+                mean, error = (
+                    [rows.loc[name, f"{metric}_{budget}{ending}"] for budget in budgets]
+                    for ending in ("", "_error")
+                )
+                place = np.arange(len(budgets)) + 0.1 * (number - (len(names) - 1) / 2)
+                axis.errorbar(place, mean, error, marker="o", markersize=3, lw=1, label=name)
+            if metric == "coverage90":
+                axis.axhline(0.9, color="0.5", lw=0.8, ls=":")
+            axis.set_xticks(range(len(budgets)), map(str, budgets))
+            axis.set_title(f"{database}: {title}", fontsize=8)
+            axis.set_xlabel("epochs spent on the target", fontsize=7)
+            axis.tick_params(labelsize=7)
+            axis.spines[["top", "right"]].set_visible(False)
+    handles, texts = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside upper center", ncols=len(texts), frameon=False)
+    return figure

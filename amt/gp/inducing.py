@@ -1,0 +1,346 @@
+r"""Sparse variational Gaussian processes on learning curves.
+
+M inducing variables stand for all observations: \(u = L v\) of the covariance \(L L^\top = K_{zz}\)
+of f at the inducing points (and a jitter, as a bit of independent noise in u), with
+\(q(v) = N(m, S)\). Given q, f is a Gaussian process with
+
+\[ E f(x) = m_t + a(x)^\top m, \qquad
+   \mathrm{cov}(f(x), f(x')) = k(x, x') - a(x)^\top (I - S)\, a(x'), \qquad
+   a(x) = L^{-1} k(z, x), \]
+
+and the evidence lower bound of Gaussian noise of variance \(\sigma^2(x)\) is closed form,
+
+\[ \mathrm{ELBO} = \sum_x \Big[ \log N\big(y(x);\, E f(x), \sigma^2(x)\big)
+   - \frac{\mathrm{var} f(x)}{2 \sigma^2(x)} \Big]
+   - \mathrm{KL}\big(N(m, S) \,\Vert\, N(0, I)\big) . \]
+
+A sum over a batch of the observations, scaled up, estimates that without bias. On a complete grid
+the whole sum costs little more than a batch: its sufficient statistics
+\(\Phi = \sum_x a a^\top / \sigma^2\) and \(b = \sum_x a\, (y - m_t) / \sigma^2\) factorise over
+the axes, as \(k(z, x)\) does,
+
+\[ L\, \Phi\, L^\top = (K_T A^{-1} K_T^\top) \circ (K_C K_C^\top) \circ (K_E B^{-1} K_E^\top), \]
+
+with the covariances \(K_T, K_C, K_E\) of the inducing points with the grid's tasks, configurations
+and epochs: \(O(M^3 + M^2 (T + C + E))\) for any number of observations. Of all q, the best for
+given parameters is \(S = (I + \Phi)^{-1}\), \(m = S\, b\). Both need float64: \(\Phi\) so computed
+has the rounding errors of \(K_{zz}^{-1}\), and its entries are large.
+
+A target task joins as in `amt.gp.posterior`: its f is a Gaussian process given q, and its n
+observations are conditioned on exactly.
+
+Source: Titsias (2009), equations 9 and 10; Hensman, Fusi, Lawrence (2013); Hensman, Matthews,
+Ghahramani (2015), section 3.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from numpyro.distributions import constraints
+
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+from amt.gp.posterior import (
+    Observations,
+    Regression,
+    TargetPosterior,
+    beside_sources,
+    condition_on,
+    mean_prior,
+    target_noise,
+)
+from amt.gp.solvers.kronecker import Eigen, outer
+from amt.kernels.task import TaskKernel
+from amt.linalg import cholesky, solve_lower
+from amt.parameters import parameter
+
+
+class InducingPoints(eqx.Module):
+    """Points (task, configuration, epoch): the task fixed, the rest learned, epochs positive."""
+
+    task: Int[Array, "point"]
+    features: Float[Array, "point feature"] = parameter()
+    epoch: Float[Array, "point"] = parameter(constraints.positive)
+
+    @classmethod
+    def at(cls, grid: CurveGrid, index: Int[Array, "point"]) -> "InducingPoints":
+        """The grid's points of these numbers, in the order of its raveled scores."""
+        task, config, epoch = jnp.unravel_index(index, grid.scores.shape)
+        return cls(task, grid.features[config], grid.epochs[epoch])
+
+    @classmethod
+    def sample(cls, grid: CurveGrid, number: int, key: PRNGKeyArray) -> "InducingPoints":
+        """Different points of the grid at random; all of them, if there are no more."""
+        size = grid.scores.size
+        return cls.at(grid, jax.random.permutation(key, size)[: min(number, size)])
+
+
+class SparseGP(eqx.Module):
+    """A model of learning curves, the tasks' means, and q of the module docstring.
+
+    Attributes:
+        model: kernels and noise.
+        inducing: the inducing points.
+        mean: of each task.
+        center: m.
+        root: S is `root @ root.T`; what is above the diagonal is not used.
+        jitter: added to the diagonal of K_zz, relative to its mean.
+    """
+
+    model: MultiTaskGP
+    inducing: InducingPoints
+    mean: Float[Array, "task"] = parameter()
+    center: Float[Array, "point"] = parameter()
+    root: Float[Array, "point point"] = parameter()
+    jitter: float = eqx.field(static=True, kw_only=True)
+
+    @classmethod
+    def init(
+        cls, model: MultiTaskGP, grid: CurveGrid, inducing: InducingPoints, *, jitter: float
+    ) -> "SparseGP":
+        """The prior is q, and the means are those of the scores."""
+        size, dtype = len(inducing.task), grid.scores.dtype
+        return cls(
+            model=model,
+            mean=grid.scores.mean((1, 2)),
+            inducing=inducing,
+            center=jnp.zeros((size,), dtype),
+            root=jnp.eye(size, dtype=dtype),
+            jitter=jitter,
+        )
+
+    def prior_root(self) -> Float[Array, "point point"]:
+        """L of the module docstring."""
+        z = self.inducing
+        gram = self.model.task.gram()[z.task[:, None], z.task]
+        gram *= self.model.config(z.features, z.features) * self.model.fidelity(z.epoch, z.epoch)
+        jitter = self.jitter * jnp.mean(jnp.diagonal(gram))
+        return cholesky(gram + jitter * jnp.eye(len(gram), dtype=gram.dtype))
+
+    def cross(
+        self, grid: CurveGrid
+    ) -> tuple[
+        Float[Array, "point task"], Float[Array, "point config"], Float[Array, "point epoch"]
+    ]:
+        """Covariances of the inducing points with each axis of a grid."""
+        z = self.inducing
+        return (
+            self.model.task.gram()[z.task],
+            self.model.config(z.features, grid.features),
+            self.model.fidelity(z.epoch, grid.epochs),
+        )
+
+    def prior_variance(self, grid: CurveGrid) -> Float[Array, "task config epoch"]:
+        """Prior variance of f on the grid."""
+        model = self.model
+        task = jnp.diagonal(model.task.gram())
+        return outer(task, model.config(grid.features), model.fidelity(grid.epochs))
+
+    def predict(
+        self, grid: CurveGrid
+    ) -> tuple[Float[Array, "task config epoch"], Float[Array, "task config epoch"]]:
+        """Mean and variance of the scores' noise-free part on a grid, its scores not used.
+
+        Its configurations and epochs may be any.
+        """
+        kt, kc, ke = self.cross(grid)
+        products = jnp.einsum("zt,zc,ze->ztce", kt, kc, ke)
+        a = solve_lower(self.prior_root(), products.reshape(len(kt), -1))
+        change = jnp.sum(jnp.square(jnp.tril(self.root).T @ a), 0) - jnp.sum(jnp.square(a), 0)
+        shape = products.shape[1:]
+        mean = self.mean[:, None, None] + (self.center @ a).reshape(shape)
+        return mean, self.prior_variance(grid) + change.reshape(shape)
+
+    def divergence(self) -> Float[Array, ""]:
+        """KL divergence of q from the prior."""
+        root = jnp.tril(self.root)
+        trace = jnp.sum(jnp.square(root)) + jnp.sum(jnp.square(self.center))
+        log_det = jnp.sum(jnp.log(jnp.square(jnp.diagonal(root))))
+        return (trace - log_det - len(root)) / 2
+
+    def elbo_of_batch(self, grid: CurveGrid, index: Int[Array, "batch"]) -> Float[Array, ""]:
+        """Estimate of the ELBO from the grid's observations of these numbers."""
+        task, config, epoch = jnp.unravel_index(index, grid.scores.shape)
+        factors = self.cross(grid)
+        # Rows, which are contiguous, are quicker to gather than columns.
+        kt, kc, ke = (k.T[i] for k, i in zip(factors, (task, config, epoch), strict=True))
+        a: Array = solve_lower(self.prior_root(), (kt * kc * ke).T)
+        variance = (
+            self.prior_variance(grid)[task, config, epoch]
+            - jnp.sum(jnp.square(a), 0)
+            + jnp.sum(jnp.square(jnp.tril(self.root).T @ a), 0)
+        )
+        task_noise, epoch_noise = self.model.noise.factors(len(grid.scores), grid.epochs)
+        noise = task_noise[task] * epoch_noise[epoch]
+        residual = grid.scores[task, config, epoch] - self.mean[task] - self.center @ a
+        expected = jnp.log(2 * math.pi * noise) + (jnp.square(residual) + variance) / noise
+        share = grid.scores.size / len(index)
+        return -share * jnp.sum(expected) / 2 - self.divergence()
+
+    def elbo(self, grid: CurveGrid) -> Float[Array, ""]:
+        """ELBO of all observations of the grid."""
+        inner, projected = self._statistics(grid)
+        weight = self._precision(grid)
+        residual = jnp.square(grid.scores - self.mean[:, None, None])
+        squares = jnp.sum(weight * (residual + self.prior_variance(grid)))
+        squares += self.center @ (inner @ self.center - 2 * projected)
+        root = jnp.tril(self.root)
+        spread = jnp.sum(root * (inner @ root)) - jnp.trace(inner)
+        log_det = jnp.sum(jnp.log(2 * math.pi / weight))
+        return -(log_det + squares + spread) / 2 - self.divergence()
+
+    def with_optimal(self, grid: CurveGrid) -> "SparseGP":
+        """With the q that has the largest ELBO for the parameters as they are."""
+        task_noise, epoch_noise = self.model.noise.factors(len(grid.scores), grid.epochs)
+        kt, kc, ke = self.cross(grid)
+        others = (kc[:, :, None] * (ke / jnp.sqrt(epoch_noise))[:, None, :]).reshape(len(kc), -1)
+        residual = (grid.scores - self.mean[:, None, None]) / jnp.sqrt(epoch_noise)
+        prior_root = self.prior_root()
+
+        # The sums over x, one task after the other: slower than `_statistics`, and PSD for sure.
+        def add(sums, task):
+            similarity, residual = task
+            a = solve_lower(prior_root, similarity[:, None] * others)
+            return (sums[0] + a @ a.T, sums[1] + a @ residual), None
+
+        identity = jnp.eye(len(kt), dtype=kt.dtype)
+        rows = (kt / jnp.sqrt(task_noise)).T, residual.reshape(len(residual), -1)
+        rows = rows[0], rows[1] / jnp.sqrt(task_noise)[:, None]
+        (inner, projected), _ = jax.lax.scan(add, (identity * 0, identity[0] * 0), rows)
+        # S = C^{-T} C^{-1}; of a matrix read backwards, the lower root is the upper one.
+        factor = cholesky((identity + inner)[::-1, ::-1])[::-1, ::-1]
+        root: Array = solve_lower(factor.T, identity)
+        return eqx.tree_at(lambda gp: (gp.center, gp.root), self, (root @ root.T @ projected, root))
+
+    def _precision(self, grid: CurveGrid) -> Float[Array, "task config epoch"]:
+        task, epoch = self.model.noise.factors(len(grid.scores), grid.epochs)
+        return outer(1 / task, jnp.ones(grid.scores.shape[1], grid.scores.dtype), 1 / epoch)
+
+    def _statistics(
+        self, grid: CurveGrid
+    ) -> tuple[Float[Array, "point point"], Float[Array, "point"]]:
+        """Phi and b of the module docstring."""
+        task_noise, epoch_noise = self.model.noise.factors(len(grid.scores), grid.epochs)
+        kt, kc, ke = self.cross(grid)
+        gram = ((kt / task_noise) @ kt.T) * (kc @ kc.T) * ((ke / epoch_noise) @ ke.T)
+        weighted = (grid.scores - self.mean[:, None, None]) * self._precision(grid)
+        projected = jnp.einsum("tcz,zt,zc->z", weighted @ ke.T, kt, kc)
+        root = self.prior_root()
+        half: Array = solve_lower(root, gram)
+        return solve_lower(root, half.T), solve_lower(root, projected[:, None])[:, 0]
+
+
+class SparsePosterior(eqx.Module):
+    r"""What q says of any target: everything that does not depend on its observations.
+
+    The covariances of the target with the inducing points,
+    \(k_*(t_z)\, k_C(c, c_z)\, k_E(e, e_z)\), are linear in its covariances \(k_*\) with the
+    sources, and so is a(x): `explained` and `kept` hold the parts of \(a\) and \(S^{1/2 \top} a\)
+    that each source contributes.
+
+    Attributes:
+        task: kernel of the sources.
+        scores: source scores.
+        config: Gram matrix of the grid's configurations.
+        fidelity: eigenvalues and vectors of that of its epochs, only the largest.
+        explained, kept: for functions on the grid in the basis of these vectors.
+        response: see `TargetObservations.response`.
+        source_mean, task_noise, epoch_scale: as in `amt.gp.posterior.SourcePosterior`.
+    """
+
+    task: TaskKernel
+    scores: Float[Array, "task config epoch"]
+    config: Float[Array, "config config"]
+    fidelity: Eigen
+    explained: Float[Array, "task point config rank"]
+    kept: Float[Array, "task point config rank"]
+    response: Float[Array, "task config epoch"]
+    source_mean: Float[Array, "task"]
+    task_noise: Float[Array, "task"]
+    epoch_scale: Float[Array, "epoch"]
+
+    @classmethod
+    def of(cls, gp: SparseGP, grid: CurveGrid, rank: int | None = None) -> "SparsePosterior":
+        """Of the `rank` largest eigenvalues of the fidelity's Gram matrix; None keeps all."""
+        shape = grid.scores.shape
+        task_noise, epoch_noise = gp.model.noise.factors(shape[0], grid.epochs)
+        fidelity = Eigen.of(gp.model.fidelity(grid.epochs, grid.epochs)).largest(rank)
+        _, kc, ke = gp.cross(grid)
+        root = gp.prior_root()
+        basis = (kc[:, :, None] * (ke @ fidelity.vectors)[:, None, :]).reshape(len(kc), -1)
+        of_task = gp.inducing.task == jnp.arange(shape[0])[:, None]
+
+        def project(mine):
+            explained: Array = solve_lower(root, jnp.where(mine[:, None], basis, 0))
+            return explained, jnp.tril(gp.root).T @ explained
+
+        explained, kept = jax.lax.map(project, of_task)
+        weights = solve_lower(root, gp.center[:, None], True)[:, 0]
+        return cls(
+            task=gp.model.task,
+            scores=grid.scores,
+            config=gp.model.config(grid.features, grid.features),
+            fidelity=fidelity,
+            explained=explained.reshape(*explained.shape[:2], shape[1], -1),
+            kept=kept.reshape(*kept.shape[:2], shape[1], -1),
+            response=jnp.einsum("tz,zc,ze->tce", of_task * weights, kc, ke),
+            source_mean=gp.mean,
+            task_noise=task_noise,
+            epoch_scale=jnp.sqrt(epoch_noise),
+        )
+
+    @property
+    def noise(self) -> Float[Array, "epoch"]:
+        """The target's noise variance at each epoch."""
+        return target_noise(self.task_noise) * jnp.square(self.epoch_scale)
+
+    def condition(self, observations: Observations) -> TargetPosterior:
+        """The target's posterior given q and its observations.
+
+        NaN, never silently wrong, where the task kernel is indefinite together with the target.
+        """
+        config, epoch = observations.config, observations.epoch
+        mean, mean_variance = mean_prior(self.source_mean, self.scores)
+        noise = self.noise[epoch]
+        basis, values = self.fidelity.vectors, self.fidelity.values
+        prior = self.config[config[:, None], config] * ((basis[epoch] * values) @ basis[epoch].T)
+        seen = beside_sources(
+            observations, self.scores, self.response, (mean, mean_variance), prior, noise
+        )
+        gram = self.task.with_target(seen).gram()
+        similarity, scale, *_ = Regression.of(self.task.gram(), gram)
+        explained = jnp.tensordot(similarity, self.explained, 1)
+        kept = jnp.tensordot(similarity, self.kept, 1)
+
+        def at_observations(functions):
+            return jnp.einsum("zik,ik->zi", functions[:, config], basis[epoch])
+
+        def between(left, right):
+            flat = left.T @ right.reshape(len(right), -1)
+            return flat.reshape(-1, *right.shape[1:])
+
+        # Covariances of the observations with the target's function of each configuration and
+        # eigenvector; then as one more function the constant of the unknown mean.
+        blocks = scale * self.config[config][:, :, None] * (basis[epoch] * values)[:, None, :]
+        blocks -= between(at_observations(explained), explained)
+        blocks += between(at_observations(kept), kept)
+        flat = jnp.full((*blocks.shape[:2], 1), jnp.sqrt(mean_variance))
+        cross = jnp.concatenate([blocks, flat], -1)
+        epochs = jnp.concatenate(
+            [basis, jnp.full((len(basis), 1), jnp.sqrt(mean_variance))], axis=1
+        )
+
+        reduction = jnp.einsum("zck,zcl->ckl", explained, explained)
+        reduction -= jnp.einsum("zck,zcl->ckl", kept, kept)
+        prior = scale * jnp.diagonal(self.config)[:, None] * (jnp.square(basis) @ values)
+        variance = prior - jnp.einsum("ckl,ek,el->ce", reduction, basis, basis)
+        rounding = 1e3 * jnp.finfo(prior.dtype).eps * jnp.max(jnp.abs(prior))
+        variance = jnp.where(jnp.min(variance) < -rounding, jnp.nan, jnp.maximum(variance, 0))
+        variance += mean_variance
+        prior_mean = mean + jnp.tensordot(similarity, self.response, 1)
+        return condition_on(
+            observations, noise, TargetPosterior(prior_mean, variance), cross, epochs
+        )

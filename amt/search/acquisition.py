@@ -1,0 +1,116 @@
+r"""Acquisition functions: which configuration to train for one more epoch.
+
+Each takes the target's posterior marginals on the grid, the epochs still to be trained, and the
+incumbent, and gives one value for each configuration, to be maximised; configurations without
+a remaining epoch have -inf. All have the same signature, are pure, and pass through jit and vmap.
+
+```python
+acquisition = functools.partial(upper_confidence_bound, beta=0.25)
+values = acquisition(posterior, remaining, incumbent)
+```
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import log_ndtr
+from jaxtyping import Array, Bool, Float
+
+from amt.gp.posterior import TargetPosterior
+
+Values = Float[Array, "config"]
+Acquisition = Callable[
+    [TargetPosterior, Bool[Array, "config epoch"], Float[Array, ""]], Float[Array, "config"]
+]
+
+
+def upper_confidence_bound(
+    posterior: TargetPosterior,
+    remaining: Bool[Array, "config epoch"],
+    incumbent: Float[Array, ""],
+    *,
+    beta: float = 0.25,
+) -> Values:
+    r"""\(\max_e \mu(c, e) + \beta\, \sigma(c, e)\) over the remaining epochs e of c.
+
+    Source: Xiao, Xing, Neiswanger (2021), section 4.4, with beta 0.25; Srinivas, Krause, Kakade,
+    Seeger (2010).
+    """
+    del incumbent
+    bound = posterior.mean + beta * jnp.sqrt(posterior.variance)
+    return jnp.max(jnp.where(remaining, bound, -jnp.inf), axis=1)
+
+
+def log_expected_improvement(
+    posterior: TargetPosterior,
+    remaining: Bool[Array, "config epoch"],
+    incumbent: Float[Array, ""],
+) -> Values:
+    r"""\(\log E[\max(f(c, e) - f^\dagger, 0)]\) at the last remaining epoch e of c.
+
+    \(= \log \sigma + \log h(z)\), \(h(z) = \phi(z) + z \Phi(z)\),
+    \(z = (\mu - f^\dagger) / \sigma\), computed without underflow for configurations far below
+    the incumbent \(f^\dagger\).
+
+    Source: Ament, Daulton, Eriksson, Balandat, Bakshy (2023), equation 9.
+    """
+    last = remaining.shape[1] - 1 - jnp.argmax(remaining[:, ::-1], axis=1)
+    at_last = jnp.arange(remaining.shape[0]), last
+    tiny = jnp.finfo(posterior.variance.dtype).tiny
+    deviation = jnp.sqrt(jnp.maximum(posterior.variance[at_last], tiny))
+    z = (posterior.mean[at_last] - incumbent) / deviation
+    # Finite: that nothing is left to train is worse than any value.
+    value = jnp.maximum(jnp.log(deviation) + _log_h(z), jnp.finfo(z.dtype).min)
+    return jnp.where(remaining.any(1), value, -jnp.inf)
+
+
+def expected_improvement(
+    posterior: TargetPosterior,
+    remaining: Bool[Array, "config epoch"],
+    incumbent: Float[Array, ""],
+) -> Values:
+    r"""\(E[\max(f(c, e) - f^\dagger, 0)]\) at the last remaining epoch e of c.
+
+    The exponential of `log_expected_improvement`: 0 where that underflows.
+
+    Source: Jones, Schonlau, Welch (1998), equation 15.
+    """
+    value = log_expected_improvement(posterior, remaining, incumbent)
+    return jnp.where(remaining.any(1), jnp.exp(value), -jnp.inf)
+
+
+def _log_h(z: Float[Array, "config"]) -> Float[Array, "config"]:
+    r"""\(\log(\phi(z) + z \Phi(z))\).
+
+    Directly for z > -1. Below, \(\log \phi(z) + \log(1 - |z|\, R)\) with the Mills ratio
+    \(R = \Phi(z) / \phi(z)\); and where that cancels, with the expansion
+    \(1 - |z| R = z^{-2} (1 - 3 z^{-2} + 15 z^{-4} - O(z^{-6}))\). The limit between the two
+    balances their errors, at 2e-9 relative in float64 and 3e-4 in float32.
+    """
+    half_log_2pi = 0.5 * jnp.log(2 * jnp.pi)
+    log_density = -0.5 * jnp.square(z) - half_log_2pi
+    near, far = z > -1, z < -((210 / jnp.finfo(z.dtype).eps) ** 0.1)
+    safe_near = jnp.where(near, z, 0)
+    direct = jnp.log(
+        jnp.exp(-0.5 * jnp.square(safe_near) - half_log_2pi)
+        + safe_near * jax.scipy.stats.norm.cdf(safe_near)
+    )
+    middle = jnp.where(near | far, -1.0, z)
+    log_ratio = (
+        log_ndtr(middle, series_order=8)
+        + 0.5 * jnp.square(middle)
+        + half_log_2pi
+        + jnp.log(-middle)
+    )
+    tail = jnp.log(-jnp.expm1(log_ratio))
+    inverse = 1 / jnp.square(jnp.where(far, z, -100.0))
+    asymptotic = jnp.log(inverse) + jnp.log1p(-3 * inverse + 15 * jnp.square(inverse))
+    return jnp.where(near, direct, log_density + jnp.where(far, asymptotic, tail))
+
+
+ACQUISITIONS: dict[str, Callable] = {
+    "ucb": upper_confidence_bound,
+    "ei": expected_improvement,
+    "log_ei": log_expected_improvement,
+}

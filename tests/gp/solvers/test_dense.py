@@ -1,0 +1,112 @@
+"""Dense inference against inference on the grid."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+from numpy.testing import assert_allclose
+
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+from amt.gp.posterior import Observations
+from amt.gp.solvers.dense import DenseGP, fit_dense
+from amt.inference.mle import fit_mle
+from amt.search.simulate import simulate
+from amt.search.tuner import stack
+from tests.problems import small_curves
+
+CURVES = small_curves(4, 5, 4)
+
+
+def problem(dtype=jnp.float64, **kernels):
+    sources, target = CURVES.split(CURVES.tasks[:3], CURVES.tasks[3])
+    grid = CurveGrid.of(sources, dtype)
+    model = MultiTaskGP.init(sources, jax.random.key(0), dtype=dtype, **kernels)
+    return model, grid, jnp.asarray(target.scores[0], dtype)
+
+
+def observe(target, count, capacity=6):
+    observations = Observations.empty(capacity, target.dtype)
+    for cell in range(count):
+        config, epoch = cell % 3, cell // 3
+        observations = observations.append(config, epoch, target[config, epoch])
+    return observations
+
+
+KERNELS = [
+    {"task": "at2", "config": "deep_poly", "fidelity": "at2", "noise": "homoscedastic"},
+    {"task": "icm", "config": "matern", "fidelity": "freeze_thaw", "noise": "task_epoch"},
+]
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_posterior_equals_that_on_the_grid(kernels):
+    model, grid, target = problem(**kernels)
+
+    @jax.jit
+    def both(observations):
+        dense = DenseGP(model).posterior(grid)
+        return dense.condition(observations), model.source_posterior(grid).condition(observations)
+
+    for count in (0, 1, 5):
+        got, want = both(observe(target, count))
+        assert_allclose(got.mean, want.mean, rtol=1e-8, atol=1e-8)
+        assert_allclose(got.variance, want.variance, rtol=1e-7, atol=1e-8 * want.variance.max())
+
+
+def test_log_likelihood_and_its_gradient_equal_those_on_the_grid():
+    model, grid, _ = problem(config="matern", noise="task_epoch")
+    value = lambda m: m.log_likelihood(grid)  # noqa: E731
+    got = eqx.filter_jit(eqx.filter_value_and_grad(value, has_aux=True))(DenseGP(model))
+    want = eqx.filter_jit(eqx.filter_value_and_grad(value, has_aux=True))(model)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_a_fit_takes_the_same_steps_as_that_on_the_grid():
+    model, grid, target = problem(config="matern")
+    dense = jax.jit(lambda: fit_dense(stack([model]), grid, jax.random.key(1), steps=15))()
+    exact = jax.jit(lambda: fit_mle(jax.tree.map(lambda leaf: leaf[None], model), grid, steps=15))()
+    assert_allclose(dense.fit.log_likelihood, exact.log_likelihood, rtol=1e-6)
+    assert dense.fit.log_likelihood[0, -1] > dense.fit.log_likelihood[0, 0] + 1
+    got, want = jax.jit(
+        lambda o: (
+            dense.posterior(grid, rank=2).condition(o),
+            dense.model.source_posterior(grid).condition(o),
+        )
+    )(observe(target, 4))
+    assert_allclose(got.mean, want.mean, rtol=1e-8, atol=1e-8)
+
+
+def test_tunes_as_inference_on_the_grid():
+    model, grid, target = problem(task="icm", config="matern", fidelity="fabolas")
+    dense = DenseGP(model).posterior(grid)
+    exact = model.source_posterior(grid)
+    got, want = jax.jit(lambda: tuple(simulate(s, target, budget=6) for s in (dense, exact)))()
+    assert (got.config == want.config).all()
+    assert (got.recommended == want.recommended).all()
+
+
+def test_a_batch_of_targets_is_as_each_alone():
+    model, grid, target = problem(task="icm", config="matern", fidelity="fabolas")
+    posterior = DenseGP(model).posterior(grid)
+    condition = lambda observations: posterior.condition(observations)  # noqa: E731
+    first, second = observe(target, 4), observe(target[::-1], 4)
+    batch = jax.jit(jax.vmap(condition))(jax.tree.map(lambda *o: jnp.stack(o), first, second))
+    assert_allclose(batch.mean[1], jax.jit(condition)(second).mean, rtol=1e-10)
+
+
+def test_runs_in_float32():
+    model, grid, target = problem(jnp.float32, noise="task_epoch")
+    posterior = jax.jit(lambda o: DenseGP(model).posterior(grid).condition(o))(observe(target, 3))
+    assert posterior.mean.dtype == posterior.variance.dtype == jnp.float32
+    assert jnp.isfinite(posterior.mean).all()
+
+
+def test_too_many_observations_are_refused_with_what_they_would_take():
+    model, grid, _ = problem()
+    with pytest.raises(ValueError, match=r"60 observations .* GiB .* limit is 59"):
+        fit_dense(model, grid, largest=59)
+    large = eqx.tree_at(lambda g: g.scores, grid, jnp.zeros((4, 100, 75)))
+    with pytest.raises(ValueError, match=r"30000 observations .* 33\.5 GiB"):
+        fit_dense(model, large)

@@ -1,0 +1,67 @@
+"""Forecasts of the closed loop; that the loop does what the tuner does is in test_tuner."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.stats import norm
+
+from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP
+from amt.gp.posterior import Ensemble, Observations, TargetPosterior
+from amt.search.simulate import forecast, simulate
+from amt.search.tuner import stack
+from tests.problems import small_curves
+
+CONFIGS, EPOCHS = 40, 3
+
+
+@pytest.mark.parametrize("draws", [(), (5,)])
+def test_forecast_is_that_of_the_mixture_of_draws(draws):
+    rng = np.random.default_rng(0)
+    mean, variance = rng.normal(size=(*draws, CONFIGS, EPOCHS)), rng.uniform(size=CONFIGS * EPOCHS)
+    variance = np.broadcast_to(variance.reshape(CONFIGS, EPOCHS), mean.shape)
+    noise = rng.uniform(size=(*draws, EPOCHS))
+    target, held_out = rng.normal(size=(CONFIGS, EPOCHS)), rng.uniform(size=CONFIGS) < 0.6
+    target[~held_out, -1] = np.nan
+    posterior = TargetPosterior(jnp.asarray(mean), jnp.asarray(variance))
+    actual = jax.jit(forecast)(posterior, noise, target, held_out)
+
+    last = target[held_out, -1]
+    center = mean.reshape(-1, CONFIGS, EPOCHS)[:, held_out, -1]
+    scale = np.sqrt(variance[..., -1] + noise[..., -1:]).reshape(-1, CONFIGS)[:, held_out]
+    density = norm.pdf(last, center, scale).mean(0)
+    share = norm.cdf(last, center, scale).mean(0)
+    assert_allclose(actual.log_density, np.log(density).mean(), rtol=1e-10)
+    assert_allclose(actual.coverage50, ((share > 0.25) & (share < 0.75)).mean())
+    assert_allclose(actual.coverage90, ((share > 0.05) & (share < 0.95)).mean())
+    assert 0 < actual.coverage50 < actual.coverage90 < 1
+    assert all(np.isnan(jax.tree.leaves(forecast(posterior, noise, target, held_out & False))))
+
+
+@pytest.mark.parametrize("draws", [None, 2])
+def test_the_loop_forecasts_what_its_posterior_says_after_each_query(draws):
+    curves = small_curves()
+    sources, target = curves.split(curves.tasks[:3], curves.tasks[3])
+    grid, target = CurveGrid.of(sources), jnp.asarray(target.scores[0])
+    model = MultiTaskGP.init(sources, jax.random.key(0), config="matern", noise="epoch")
+    epochs, budget = target.shape[1], 2 * target.shape[1]
+
+    @jax.jit
+    def tune():
+        source = model.source_posterior(grid)
+        source = source if draws is None else Ensemble(stack([source] * draws))
+        return source, simulate(source, target, budget=budget)
+
+    source, trajectory = tune()
+    observations = Observations.empty(budget, target.dtype)
+    held_out = np.ones(len(target), bool)
+    for query in range(budget):
+        config, epoch, score = (leaf[query] for leaf in trajectory[:3])
+        observations = observations.append(config, epoch, score)
+        held_out[config] &= epoch < epochs - 1
+        after = forecast(source.condition(observations), source.noise, target, held_out)
+        loop = jax.tree.map(lambda leaf, q=query: leaf[q], trajectory.forecast)
+        jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-6), loop, after)
+    assert not held_out.all()
