@@ -73,11 +73,12 @@ from numpyro.infer.autoguide import AutoContinuous, AutoNormal
 from numpyro.infer.initialization import init_to_value
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
+from amt.gp.factors import Whitened
 from amt.gp.grid import CurveGrid
-from amt.gp.model import MultiTaskGP, require_kronecker
-from amt.gp.posterior import Ensemble, SourcePosterior
+from amt.gp.mixture import Mixture
+from amt.gp.model import MultiTaskGP
 from amt.gp.random_means import means_posterior, random_means_log_likelihood
-from amt.gp.solvers.kronecker import whiten
+from amt.gp.solvers.kronecker import Kronecker, KroneckerPosterior
 from amt.inference.priors import Learned, learned, replace
 from amt.kernels.task import ICM
 from amt.kernels.task.scaled import ScaledTask
@@ -281,7 +282,7 @@ def start_sites(model: MultiTaskGP, grid: CurveGrid, fixed: Iterable[str] = froz
             sites[f"{leaf.name}.spread"] = jnp.maximum(jnp.std(jnp.log(leaf.value)), 0.3)
         if leaf.declared == "SeparableNoise.variance":
             sites[f"{leaf.name}.location"] = jnp.exp(jnp.mean(jnp.log(leaf.value)))
-    _, means = model.log_likelihood(grid)
+    means = model.log_likelihood(grid).means
     floor = jnp.std(grid.scores) / 10
     return sites | {
         "mean.location": jnp.mean(means),
@@ -289,16 +290,14 @@ def start_sites(model: MultiTaskGP, grid: CurveGrid, fixed: Iterable[str] = froz
     }
 
 
-def _whitened(model: MultiTaskGP, grid: CurveGrid, location, spread):
-    """Arguments of `random_means_log_likelihood`, and what `whiten` leaves."""
-    task_noise, epoch_noise = model.noise.factors(grid.scores.shape[0], grid.epochs)
-    fidelity = model.fidelity(grid.epochs, grid.epochs)
-    scores, task, fidelity, half_log_det = whiten(
-        grid.scores, model.task.gram(), fidelity, task_noise, epoch_noise
-    )
-    config, root = model.config(grid.features, grid.features), jnp.sqrt(task_noise)
-    terms = task, config, fidelity, scores, 1 / jnp.sqrt(epoch_noise)
-    return (*terms, location / root, spread / root), half_log_det
+def _whitened(
+    model: MultiTaskGP, grid: CurveGrid, location: Float[Array, ""], spread: Float[Array, ""]
+) -> tuple[tuple[Whitened, Float[Array, "task"], Float[Array, "task"]], Float[Array, ""]]:
+    """Arguments of `random_means_log_likelihood`, and half the log-determinant of the noise."""
+    factors = model.factors(grid)
+    root = jnp.sqrt(factors.task_noise)
+    terms = factors.whiten(grid.scores), location / root, spread / root
+    return terms, factors.half_log_det_noise()
 
 
 class Statistics(NamedTuple):
@@ -357,26 +356,13 @@ class Posterior(NamedTuple):
         divergences = np.sum(self.statistics.diverging)
         return {"r_hat": float(max(r_hat)), "divergences": float(divergences)}
 
-    def posterior(self, grid: CurveGrid, rank: int | None = None) -> Ensemble:
-        """What the sources say of any target, draw by draw; `thin` first, a dozen will do."""
-        of_draw = partial(source_posterior, grid=grid, rank=rank)
-        return Ensemble(jax.vmap(of_draw)(self.model, self.means))
+    def posterior(self, grid: CurveGrid, rank: int | None = None) -> Mixture:
+        """Condition on the sources under each draw; `thin` first, a dozen will do."""
 
+        def of_draw(model: MultiTaskGP, means: Float[Array, "task"]) -> KroneckerPosterior:
+            return Kronecker().posterior(model.sources(grid), rank, means)
 
-def source_posterior(
-    model: MultiTaskGP,
-    means: Float[Array, "task"],
-    grid: CurveGrid,
-    *,
-    rank: int | None = None,
-) -> SourcePosterior:
-    """What the sources say of any target, of one draw."""
-    task_noise, epoch_noise = model.noise.factors(grid.scores.shape[0], grid.epochs)
-    config = model.config(grid.features, grid.features)
-    fidelity = model.fidelity(grid.epochs, grid.epochs)
-    return SourcePosterior.of(
-        model.task, config, fidelity, grid.scores, means, task_noise, epoch_noise, rank
-    )
+        return Mixture.of_draws(jax.vmap(of_draw)(self.model, self.means))
 
 
 def _posterior(model: MultiTaskGP, grid: CurveGrid, sites: Sites, key: PRNGKeyArray):
@@ -550,7 +536,7 @@ def sample_nuts(
         thinning: iterations for each draw.
         mesh: devices to spread the chains over, evenly; else all are on one.
     """
-    require_kronecker(model, grid, "the hierarchical model")
+    model.require_product(grid, "the hierarchical model")
     model = pooled(model)
     fixed = redundant(model) | encoder_weights(model) if fixed is None else frozenset(fixed)
     args = model, grid, fixed
@@ -608,7 +594,7 @@ def fit_svi(
         learning_rate: Adam's, decayed to 0 along a cosine.
         draws: how many to take from the guide at the end, as one chain.
     """
-    require_kronecker(model, grid, "the hierarchical model")
+    model.require_product(grid, "the hierarchical model")
     model = pooled(model)
     fixed = redundant(model) if fixed is None else frozenset(fixed)
     args = model, grid, fixed

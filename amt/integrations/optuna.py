@@ -58,18 +58,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from amt.curves import LearningCurves
 from amt.gp.grid import CurveGrid
-from amt.gp.posterior import Observations
+from amt.gp.observations import Observations
 from amt.inference import Fit
 from amt.outcome import Outcome
 from amt.precision import precision
 from amt.search.acquisition import Acquisition, upper_confidence_bound
-from amt.search.tuner import (
-    candidate_values,
-    fit_sources,
-    padded_size,
-    require_finite,
-    source_posterior,
-)
+from amt.search.fitting import fit_sources, source_posterior
+from amt.search.tuner import candidate_values, padded_size, require_finite
 from amt.space import Encoder
 
 
@@ -502,8 +497,6 @@ class AMTSampler(BaseSampler):
             observed, pending = state.observed, [(*at, 0.0) for at in state.pending]
             values, finite = candidate_values(
                 self._source,
-                self.fit.model.config,
-                self._grid.features,
                 jnp.asarray(features[:room], dtype),
                 jnp.asarray(features[room:], dtype),
                 Observations.of(observed, padded_size(len(observed), 64), dtype),

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Bool, Float
 
-from amt.gp.posterior import TargetPosterior
+from amt.gp.observations import TargetPosterior
 
 Values = Float[Array, "config"]
 Acquisition = Callable[

@@ -4,7 +4,7 @@ A simulation answers each query from a target's recorded curves. It is pure, so 
 of a database, seeds, models) run at once under `jax.vmap`.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +12,11 @@ from jax.scipy.special import logsumexp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Int
 
-from amt.gp.posterior import Observations, TargetPosterior
+from amt.gp.mixture import Mixture
+from amt.gp.observations import Observations, TargetPosterior
+from amt.gp.posterior import AbstractSourcePosterior
 from amt.search.acquisition import Acquisition, upper_confidence_bound
-from amt.search.tuner import recommend, suggest
-
-
-class Source(Protocol):
-    """What the sources say of any target: a source posterior of `amt.gp`, or an `Ensemble`."""
-
-    @property
-    def noise(self) -> Float[Array, "*draw epoch"]: ...
-
-    def condition(self, observations: Observations) -> TargetPosterior: ...
+from amt.search.rule import recommend, suggest
 
 
 class Forecast(NamedTuple):
@@ -67,7 +60,7 @@ class Trajectory(NamedTuple):
 
 def forecast(
     posterior: TargetPosterior,
-    noise: Float[Array, "*draw epoch"],
+    noise: Float[Array, "*component epoch"],
     target: Float[Array, "config epoch"],
     held_out: Bool[Array, "config"],
 ) -> Forecast:
@@ -76,8 +69,12 @@ def forecast(
     variance = (posterior.variance[..., -1] + noise[..., -1:]).reshape(-1, len(target))
     last = jnp.where(held_out, target[:, -1], 0)
     deviation = jnp.sqrt(variance)
-    log_density = logsumexp(norm.logpdf(last, mean, deviation), axis=0) - jnp.log(len(mean))
-    center = jnp.abs(norm.cdf(last, mean, deviation).mean(0) - 0.5)
+    weights = posterior.log_weights
+    log_weights = jnp.zeros(len(mean), mean.dtype) if weights is None else weights
+    densities = norm.logpdf(last, mean, deviation) + log_weights[:, None]
+    log_density = logsumexp(densities, axis=0)
+    shares = jnp.exp(log_weights) @ norm.cdf(last, mean, deviation)
+    center = jnp.abs(shares - 0.5)
 
     def average(values):
         return jnp.sum(jnp.where(held_out, values, 0)) / jnp.sum(held_out)
@@ -86,7 +83,7 @@ def forecast(
 
 
 def simulate(
-    source: Source,
+    source: AbstractSourcePosterior | Mixture,
     target: Float[Array, "config epoch"],
     *,
     budget: int,
@@ -94,9 +91,9 @@ def simulate(
 ) -> Trajectory:
     """Tune on a target whose learning curves are known, for `budget` epochs in all.
 
-    Every query trains one configuration for one more epoch (`amt.search.tuner.suggest`) and conditions
-    the exact posterior on the score, task similarities included. Where `target` is NaN, the
-    configuration ends there. `score` is NaN from a query on that found nothing left to train, or
+    Every query trains one configuration for one more epoch (`amt.search.rule.suggest`) and
+    conditions the exact posterior on the score, task similarities included. Where `target` is NaN,
+    the configuration ends there. `score` is NaN from a query on that found nothing left to train, or
     whose posterior was not finite.
     """
     # A missing epoch ends a curve: what comes after it is never reached.

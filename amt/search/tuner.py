@@ -1,16 +1,11 @@
-"""The tuning loop, one query at a time.
-
-`suggest`, `recommend` and `incumbent` are pure functions of a posterior and the observations; the
-closed loop in `amt.search.simulate` scans over them, and `Tuner` is the same loop turned inside out, for
-a real search: ask for a trial, train it for one more epoch, tell its score.
-"""
+"""The live tuner: ask for a trial, train it for one more epoch, tell its score."""
 
 import copy
 import hashlib
 import itertools
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from os import PathLike
@@ -26,158 +21,33 @@ from ConfigSpace.hyperparameters import Constant, NumericalHyperparameter
 from ConfigSpace.util import get_one_exchange_neighbourhood
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
-from tinygp.kernels import Kernel
 
 from amt.curves import LearningCurves
 from amt.files import atomic_write
 from amt.gp.grid import CurveGrid
-from amt.gp.model import MultiTaskGP
-from amt.gp.posterior import (
-    Ensemble,
-    Observations,
-    OffGrid,
-    SourcePosterior,
-    TargetPosterior,
-    numerical_rank,
-)
-from amt.gp.solvers.observed_curves import IncompleteSourcePosterior
-from amt.inference import INFERENCE, Fit, Posterior
+from amt.gp.mixture import Mixture
+from amt.gp.model import MultiTaskGP, select_solver
+from amt.gp.observations import Observations, TargetPosterior
+from amt.gp.posterior import AbstractSourcePosterior
+from amt.inference import Fit, Posterior
 from amt.search.acquisition import ACQUISITIONS, Acquisition, upper_confidence_bound
+from amt.search.fitting import fit_sources, source_posterior
+from amt.search.rule import acquisition_values, recommend
 from amt.space import Encoder, check_configs, make_configuration
-
-
-class Query(NamedTuple):
-    """A configuration and the epoch to train it for, both as positions on the grid."""
-
-    config: Int[Array, ""]
-    epoch: Int[Array, ""]
-
-
-def incumbent(observations: Observations, posterior: TargetPosterior) -> Float[Array, ""]:
-    """The best score observed, or before there is one the largest posterior mean at the end."""
-    observed = jnp.max(jnp.where(observations.mask, observations.score, -jnp.inf))
-    return jnp.where(observations.count > 0, observed, jnp.max(_mean(posterior)[:, -1]))
-
-
-def suggest(
-    posterior: TargetPosterior,
-    observations: Observations,
-    remaining: Bool[Array, "config epoch"],
-    acquisition: Acquisition,
-) -> Query:
-    """The configuration of largest acquisition value, and its first remaining epoch.
-
-    Acquisition values are averaged over the draws of an `Ensemble`'s posterior (Snoek, Larochelle,
-    Adams 2012, section 3.2).
-
-    Source: Xiao, Xing, Neiswanger (2021), algorithm 1.
-    """
-    config = jnp.argmax(_values(posterior, observations, remaining, acquisition))
-    return Query(config, jnp.argmax(remaining[config]))
-
-
-def _values(
-    posterior: TargetPosterior,
-    observations: Observations,
-    remaining: Bool[Array, "config epoch"],
-    acquisition: Acquisition,
-) -> Float[Array, "config"]:
-    best = incumbent(observations, posterior)
-    if posterior.mean.ndim == 2:
-        return acquisition(posterior, remaining, best)
-    return jax.vmap(lambda draw: acquisition(draw, remaining, best))(posterior).mean(0)
-
-
-def recommend(posterior: TargetPosterior) -> Int[Array, ""]:
-    """The configuration with the largest posterior mean at any epoch."""
-    return jnp.argmax(jnp.max(_mean(posterior), axis=1))
-
-
-def _mean(posterior: TargetPosterior) -> Float[Array, "config epoch"]:
-    return jnp.mean(posterior.mean, axis=tuple(range(posterior.mean.ndim - 2)))
-
-
-def stack(models: list[Any]) -> Any:
-    """Models of the same structure as one, with a leading axis; for `fit_mle` and `jax.vmap`."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
-
-
-def fit_sources(
-    sources: LearningCurves,
-    key: PRNGKeyArray,
-    *,
-    restarts: int = 1,
-    dtype: DTypeLike = jnp.float64,
-    kernels: dict[str, Any] | None = None,
-    inference: str = "mle",
-    **options: Any,
-) -> tuple[Fit, CurveGrid]:
-    """Learn a model from source tasks, from `restarts` starting points.
-
-    Args:
-        kernels: names for `MultiTaskGP.init`, such as `{"config": "matern"}`, and its `noise` and
-            `nugget`.
-        inference: a name in `amt.inference.INFERENCE`.
-        options: of that, such as `steps`.
-
-    Returns:
-        The fit (of "mle" and "map" a `Fit`, else another of `amt.inference.Fitted`), and the grid.
-
-    Raises:
-        KeyError: no such inference; the message lists those there are.
-    """
-    if inference not in INFERENCE:
-        raise KeyError(f"no inference {inference!r}; there are {', '.join(INFERENCE)}")
-    grid = CurveGrid.of(sources, dtype)
-    starts = [
-        MultiTaskGP.init(sources, k, dtype=dtype, **(kernels or {}))
-        for k in jax.random.split(key, restarts)
-    ]
-    fit_key = jax.random.fold_in(key, restarts)
-    return _fit(INFERENCE[inference], stack(starts), grid, fit_key, **options), grid
-
-
-@eqx.filter_jit
-def _fit(estimate: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    return estimate(*args, **options)
-
-
-_LIVE = SourcePosterior | IncompleteSourcePosterior | Ensemble
-
-
-def source_posterior(fit: Fit | Posterior, grid: CurveGrid) -> _LIVE:
-    """What the sources say of any target, with as many eigenvalues as the fidelity has."""
-    return _posterior(fit, grid, fidelity_rank(fit.model, grid))
-
-
-@eqx.filter_jit
-def _posterior(fit: Fit | Posterior, grid: CurveGrid, rank: int) -> Any:
-    return fit.posterior(grid, rank)
-
-
-def _off_grid(source: _LIVE, kernel: Kernel, *args: Any) -> OffGrid:
-    """Of the kernel, or of each draw's."""
-    if isinstance(source, Ensemble):
-        return jax.vmap(lambda one: OffGrid.of(one, *args))(kernel)
-    return OffGrid.of(kernel, *args)
 
 
 @eqx.filter_jit
 def _condition(
-    source: _LIVE,
-    kernel: Kernel,
-    grid: Float[Array, "config feature"],
+    source: AbstractSourcePosterior | Mixture,
     added: Float[Array, "added feature"],
     observations: Observations,
 ) -> TargetPosterior:
-    return source.condition(observations, _off_grid(source, kernel, grid, added))
+    return source.condition(observations, added)
 
 
 @eqx.filter_jit
 def candidate_values(
-    source: _LIVE,
-    kernel: Kernel,
-    grid: Float[Array, "config feature"],
+    source: AbstractSourcePosterior | Mixture,
     added: Float[Array, "added feature"],
     candidates: Float[Array, "candidate feature"],
     observations: Observations,
@@ -187,9 +57,8 @@ def candidate_values(
 ) -> tuple[Float[Array, "row"], Bool[Array, ""]]:
     """Acquisition values of grid, added and candidates, and whether the posterior is finite."""
     off_grid = jnp.concatenate([added, candidates])
-    extra = _off_grid(source, kernel, grid, off_grid, len(added))
-    posterior = source.condition(observations, extra, pending)
-    values = _values(posterior, observations, remaining, acquisition)
+    posterior = source.condition(observations, off_grid, pending, observable=len(added))
+    values = acquisition_values(posterior, observations, remaining, acquisition)
     return values, jnp.isfinite(posterior.variance).all()
 
 
@@ -400,14 +269,16 @@ class Tuner:
         if self._posterior is None:
             posterior = _condition(
                 self._source,
-                self.fit.model.config,
-                self._grid.features,
                 self._added(),
                 self._observations(),
             )
             known = slice(len(self.configs))
             require_finite(jnp.isfinite(posterior.variance).all())
-            self._posterior = TargetPosterior(*(leaf[..., known, :] for leaf in posterior))
+            self._posterior = TargetPosterior(
+                posterior.mean[..., known, :],
+                posterior.variance[..., known, :],
+                posterior.log_weights,
+            )
         return self._posterior
 
     def ask(self) -> Trial:
@@ -435,8 +306,6 @@ class Tuner:
             new = self._find(candidates.features) < 0
             values, finite = candidate_values(
                 self._source,
-                self.fit.model.config,
-                self._grid.features,
                 added,
                 jnp.asarray(candidates.features, added.dtype),
                 observations,
@@ -664,7 +533,9 @@ def _unfitted(
 ) -> Fit:
     """A fit of the same structure as `fit_sources` gives."""
     model = MultiTaskGP.init(sources, key, dtype=dtype, **(options.get("kernels") or {}))
-    return Fit(model, *(jnp.zeros(()),) * 4)
+    return Fit(
+        model, *(jnp.zeros(()),) * 4, select_solver(model, CurveGrid.of(sources, dtype)).solver
+    )
 
 
 def padded_size(count: int, least: int) -> int:
@@ -738,25 +609,3 @@ def _plain(space: ConfigurationSpace, configs: list[Configuration]) -> list[dict
         for row, value in zip(active, values.tolist(), strict=True):
             plain[row][hyperparameter.name] = value
     return plain
-
-
-def fidelity_rank(model: MultiTaskGP, grid: CurveGrid, *, multiple: int = 4) -> int:
-    """Numerical rank of the fidelity kernel, rounded up so that few ranks need compiling.
-
-    Of models and grids stacked along leading axes, the largest; models may have more of them, such
-    as one of draws.
-    """
-    batch = model.noise.variance.ndim - 1, grid.epochs.ndim - 1
-    gram = np.asarray(_fidelity_gram(model.fidelity, grid.epochs, batch))
-    rank = numerical_rank(gram)
-    return min(-(-rank // multiple) * multiple, gram.shape[-1])
-
-
-@partial(jax.jit, static_argnums=2)
-def _fidelity_gram(
-    kernel: Kernel, epochs: Float[Array, "*batch epoch"], batch: tuple[int, int]
-) -> Array:
-    gram = lambda kernel, epochs: kernel(epochs, epochs)  # noqa: E731
-    for axis in reversed(range(batch[0])):
-        gram = jax.vmap(gram, in_axes=(0, 0 if axis < batch[1] else None))
-    return gram(kernel, epochs)
