@@ -11,6 +11,7 @@ With a nugget, every curve also has a part of its own, of the variance \(\nu_t\)
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
@@ -68,7 +69,9 @@ class MultiTaskGP(eqx.Module):
     config: Kernel
     fidelity: Kernel
     noise: SeparableNoise
-    nugget: Float[Array, "task"] | None = parameter(constraints.positive, default=None)
+    nugget: Float[Array, "task"] | None = parameter(
+        constraints.positive, prior=dist.Normal(-6.9, 3.0), default=None
+    )
 
     @classmethod
     def init(

@@ -19,10 +19,12 @@ from jaxtyping import PRNGKeyArray
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
 from amt.gp.solvers.dense import DenseFit, fit_dense
-from amt.inference.hierarchical import Posterior, fit_svi, sample_nuts
+from amt.inference.draws import Draws
 from amt.inference.map import fit_map
 from amt.inference.mle import Fit, Optimizer, fit_mle
+from amt.inference.nuts import sample_nuts
 from amt.inference.svgp import PRESETS, SparseFit, fit_svgp
+from amt.inference.variational import fit_svi
 
 
 def _svgp(
@@ -63,7 +65,7 @@ def _nuts(
     target_accept: float = 0.9,
     max_tree_depth: int = 8,
     kept: int = 16,
-) -> Posterior:
+) -> Draws:
     """`sample_nuts` from the mode that `fit_map` finds; the posterior is of `kept` of the draws."""
     fit = fit_map(starts, grid, optimizer=optimizer, steps=steps, learning_rate=learning_rate)
     posterior = sample_nuts(
@@ -91,7 +93,7 @@ def _svi(
     steps: int = 3000,
     learning_rate: float = 0.01,
     kept: int = 16,
-) -> Posterior:
+) -> Draws:
     """`fit_svi` (mean field) around the mode that `fit_map` finds, and `kept` draws from it."""
     fit = fit_map(
         starts, grid, optimizer=optimizer, steps=map_steps, learning_rate=map_learning_rate
@@ -99,7 +101,7 @@ def _svi(
     return fit_svi(fit.model, grid, key, steps=steps, learning_rate=learning_rate, draws=kept)
 
 
-Fitted = Fit | SparseFit | DenseFit | Posterior
+Fitted = Fit | SparseFit | DenseFit | Draws
 INFERENCE: dict[str, Callable[..., Fitted]] = {
     "mle": fit_mle,
     "map": fit_map,
@@ -112,9 +114,9 @@ INFERENCE: dict[str, Callable[..., Fitted]] = {
 __all__ = [
     "INFERENCE",
     "DenseFit",
+    "Draws",
     "Fit",
     "Fitted",
-    "Posterior",
     "SparseFit",
     "fit_dense",
     "fit_map",

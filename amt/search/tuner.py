@@ -41,7 +41,7 @@ from amt.gp.posterior import (
     numerical_rank,
 )
 from amt.gp.solvers.observed_curves import IncompleteSourcePosterior
-from amt.inference import INFERENCE, Fit, Posterior
+from amt.inference import INFERENCE, Draws, Fit
 from amt.search.acquisition import ACQUISITIONS, Acquisition, upper_confidence_bound
 from amt.space import Encoder, check_configs, make_configuration
 
@@ -145,13 +145,13 @@ def _fit(estimate: Callable[..., Any], *args: Any, **options: Any) -> Any:
 _LIVE = SourcePosterior | IncompleteSourcePosterior | Ensemble
 
 
-def source_posterior(fit: Fit | Posterior, grid: CurveGrid) -> _LIVE:
+def source_posterior(fit: Fit | Draws, grid: CurveGrid) -> _LIVE:
     """What the sources say of any target, with as many eigenvalues as the fidelity has."""
     return _posterior(fit, grid, fidelity_rank(fit.model, grid))
 
 
 @eqx.filter_jit
-def _posterior(fit: Fit | Posterior, grid: CurveGrid, rank: int) -> Any:
+def _posterior(fit: Fit | Draws, grid: CurveGrid, rank: int) -> Any:
     return fit.posterior(grid, rank)
 
 
@@ -286,7 +286,7 @@ class Tuner:
         *,
         space: ConfigurationSpace | None = None,
         acquisition: Acquisition = upper_confidence_bound,
-        fit: Fit | Posterior | None = None,
+        fit: Fit | Draws | None = None,
         dtype: DTypeLike = jnp.float64,
         continuous: bool = True,
         samples: int = 64,
@@ -319,7 +319,7 @@ class Tuner:
         inference = options.get("inference", "mle")
         if fit is None and inference not in ("mle", "map"):
             raise ValueError(f"{inference}: give what fit_sources made of it as `fit`")
-        if fit is not None and not isinstance(fit, Fit | Posterior):
+        if fit is not None and not isinstance(fit, Fit | Draws):
             raise ValueError(
                 f"a tuner has no use for a {type(fit).__name__}: fit by mle, map, nuts or svi"
             )
@@ -331,7 +331,7 @@ class Tuner:
             self._state, fit = self._load(self._path, fit)
         elif fit is None:
             fit, _ = fit_sources(sources, key, dtype=dtype, **options)
-        self.fit: Fit | Posterior = fit
+        self.fit: Fit | Draws = fit
         self._source = source_posterior(fit, self._grid)
         self.configs: tuple[dict[str, Any], ...] = ()
         self._features = np.zeros((0, self._encode.num_features))
@@ -353,7 +353,7 @@ class Tuner:
         *,
         space: ConfigurationSpace | None = None,
         acquisition: Acquisition | None = None,
-        fit: Fit | Posterior | None = None,
+        fit: Fit | Draws | None = None,
     ) -> "Tuner":
         """The tuner of a state file; settings, the key among them, are read from it.
 
@@ -627,7 +627,7 @@ class Tuner:
         }
         atomic_write(self._path, lambda file: np.savez(file, **content))
 
-    def _load(self, path: Path, fit: Fit | Posterior) -> tuple[_State, Fit | Posterior]:
+    def _load(self, path: Path, fit: Fit | Draws) -> tuple[_State, Fit | Draws]:
         """The state of a file, and `fit` with the file's arrays."""
         settings, state, leaves = _read(path)
         ours = json.loads(json.dumps(self._settings))
@@ -655,7 +655,7 @@ def _read(path: Path) -> tuple[dict[str, Any], _State, list[np.ndarray]]:
     return settings, _State(**state), leaves
 
 
-def _arrays(fit: Fit | Posterior) -> list[Array]:
+def _arrays(fit: Fit | Draws) -> list[Array]:
     return jax.tree.leaves(eqx.filter(fit, eqx.is_array_like))
 
 
