@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 from amt.gp.grid import CurveGrid
 from amt.gp.posterior import Observations, SourcePosterior, TargetPosterior
-from amt.inference.hierarchical import Posterior
+from amt.inference.draws import Draws
 from amt.kernels.task.scaled import ScaledTask
 
 
 def inference_data(
-    posterior: Posterior, grid: CurveGrid, *, tasks: Sequence[str] | None = None
+    posterior: Draws, grid: CurveGrid, *, tasks: Sequence[str] | None = None
 ) -> az.InferenceData:
     """Draws, sampler statistics, task means and the scores, for ArviZ.
 
@@ -70,7 +70,7 @@ def predictive_quantiles(
 
     Args:
         sources: source posteriors stacked along a leading axis of draws
-            (`amt.inference.hierarchical.source_posterior`).
+            (`amt.inference.draws.source_posterior`).
         observations: what is known of the target.
         samples: scores simulated from each draw; the quantiles are theirs.
     """

@@ -62,8 +62,8 @@ class InducingPoints(eqx.Module):
     """Points (task, configuration, epoch): the task fixed, the rest learned, epochs positive."""
 
     task: Int[Array, "point"]
-    features: Float[Array, "point feature"] = parameter()
-    epoch: Float[Array, "point"] = parameter(constraints.positive)
+    features: Float[Array, "point feature"] = parameter(constraints.real, prior=None)
+    epoch: Float[Array, "point"] = parameter(constraints.positive, prior=None)
 
     @classmethod
     def at(cls, grid: CurveGrid, index: Int[Array, "point"]) -> "InducingPoints":
@@ -92,9 +92,9 @@ class SparseGP(eqx.Module):
 
     model: MultiTaskGP
     inducing: InducingPoints
-    mean: Float[Array, "task"] = parameter()
-    center: Float[Array, "point"] = parameter()
-    root: Float[Array, "point point"] = parameter()
+    mean: Float[Array, "task"] = parameter(constraints.real, prior=None)
+    center: Float[Array, "point"] = parameter(constraints.real, prior=None)
+    root: Float[Array, "point point"] = parameter(constraints.real, prior=None)
     jitter: float = eqx.field(static=True, kw_only=True)
 
     @classmethod

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
@@ -53,7 +54,9 @@ class MultiTaskGP(eqx.Module):
     config: Kernel
     fidelity: Kernel
     noise: SeparableNoise
-    nugget: Float[Array, "task"] | None = parameter(constraints.positive, default=None)
+    nugget: Float[Array, "task"] | None = parameter(
+        constraints.positive, prior=dist.Normal(-6.9, 3.0), default=None
+    )
 
     @classmethod
     def init(

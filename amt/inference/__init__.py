@@ -21,9 +21,11 @@ from amt.gp.grid import CurveGrid
 from amt.gp.mixture import Mixture
 from amt.gp.model import MultiTaskGP
 from amt.gp.posterior import AbstractSourcePosterior
-from amt.inference.hierarchical import Posterior, fit_svi, sample_nuts
+from amt.inference.draws import Draws
 from amt.inference.mle import Fit, Optimizer, fit_dense, fit_map, fit_mle
+from amt.inference.nuts import sample_nuts
 from amt.inference.svgp import PRESETS, SparseFit, fit_svgp
+from amt.inference.variational import fit_svi
 
 
 class Fitted(Protocol):
@@ -81,7 +83,7 @@ def _nuts(
     target_accept: float = 0.9,
     max_tree_depth: int = 8,
     kept: int = 16,
-) -> Posterior:
+) -> Draws:
     """`sample_nuts` from the mode that `fit_map` finds; the posterior is of `kept` of the draws."""
     fit = fit_map(starts, grid, optimizer=optimizer, steps=steps, learning_rate=learning_rate)
     posterior = sample_nuts(
@@ -109,7 +111,7 @@ def _svi(
     steps: int = 3000,
     learning_rate: float = 0.01,
     kept: int = 16,
-) -> Posterior:
+) -> Draws:
     """`fit_svi` (mean field) around the mode that `fit_map` finds, and `kept` draws from it."""
     fit = fit_map(
         starts, grid, optimizer=optimizer, steps=map_steps, learning_rate=map_learning_rate
@@ -152,10 +154,10 @@ INFERENCE: dict[str, Inference] = {
 
 __all__ = [
     "INFERENCE",
+    "Draws",
     "Fit",
     "Fitted",
     "Inference",
-    "Posterior",
     "SparseFit",
     "fit_dense",
     "fit_map",

@@ -29,7 +29,7 @@ from amt.gp.mixture import Mixture
 from amt.gp.model import MultiTaskGP, select_solver
 from amt.gp.observations import Observations, TargetPosterior
 from amt.gp.posterior import AbstractSourcePosterior
-from amt.inference import Fit, Posterior
+from amt.inference import Draws, Fit
 from amt.search.acquisition import ACQUISITIONS, Acquisition, upper_confidence_bound
 from amt.search.fitting import fit_sources, source_posterior
 from amt.search.rule import acquisition_values, recommend
@@ -155,7 +155,7 @@ class Tuner:
         *,
         space: ConfigurationSpace | None = None,
         acquisition: Acquisition = upper_confidence_bound,
-        fit: Fit | Posterior | None = None,
+        fit: Fit | Draws | None = None,
         dtype: DTypeLike = jnp.float64,
         continuous: bool = True,
         samples: int = 64,
@@ -188,7 +188,7 @@ class Tuner:
         inference = options.get("inference", "mle")
         if fit is None and inference not in ("mle", "map"):
             raise ValueError(f"{inference}: give what fit_sources made of it as `fit`")
-        if fit is not None and not isinstance(fit, Fit | Posterior):
+        if fit is not None and not isinstance(fit, Fit | Draws):
             raise ValueError(
                 f"a tuner has no use for a {type(fit).__name__}: fit by mle, map, nuts or svi"
             )
@@ -200,7 +200,7 @@ class Tuner:
             self._state, fit = self._load(self._path, fit)
         elif fit is None:
             fit, _ = fit_sources(sources, key, dtype=dtype, **options)
-        self.fit: Fit | Posterior = fit
+        self.fit: Fit | Draws = fit
         self._source = source_posterior(fit, self._grid)
         self.configs: tuple[dict[str, Any], ...] = ()
         self._features = np.zeros((0, self._encode.num_features))
@@ -222,7 +222,7 @@ class Tuner:
         *,
         space: ConfigurationSpace | None = None,
         acquisition: Acquisition | None = None,
-        fit: Fit | Posterior | None = None,
+        fit: Fit | Draws | None = None,
     ) -> "Tuner":
         """The tuner of a state file; settings, the key among them, are read from it.
 
@@ -496,7 +496,7 @@ class Tuner:
         }
         atomic_write(self._path, lambda file: np.savez(file, **content))
 
-    def _load(self, path: Path, fit: Fit | Posterior) -> tuple[_State, Fit | Posterior]:
+    def _load(self, path: Path, fit: Fit | Draws) -> tuple[_State, Fit | Draws]:
         """The state of a file, and `fit` with the file's arrays."""
         settings, state, leaves = _read(path)
         ours = json.loads(json.dumps(self._settings))
@@ -524,7 +524,7 @@ def _read(path: Path) -> tuple[dict[str, Any], _State, list[np.ndarray]]:
     return settings, _State(**state), leaves
 
 
-def _arrays(fit: Fit | Posterior) -> list[Array]:
+def _arrays(fit: Fit | Draws) -> list[Array]:
     return jax.tree.leaves(eqx.filter(fit, eqx.is_array_like))
 
 
