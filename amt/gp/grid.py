@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -61,7 +62,7 @@ def require_complete(grid: CurveGrid, what: str) -> None:
     if grid.complete:
         return
     first = ""
-    if not isinstance(grid.scores, jax.core.Tracer):
+    if not isinstance(grid.scores, Tracer):
         *_, task, config, epoch = np.argwhere(np.isnan(np.asarray(grid.scores)))[0]
         first = f"; the first missing is of task {task}, configuration {config}, epoch {epoch}"
     raise ValueError(f"{what} needs complete source curves (positions count from 0){first}")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 import numpyro.distributions as dist
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -170,7 +171,7 @@ def select_solver(model: MultiTaskGP, grid: CurveGrid, *, largest: int = 4096) -
     rank = min(model.fidelity.numerical_rank, len(grid.epochs))
     if grid.complete:
         solver = ObservedCurves.of_complete(grid.scores[..., 0].size, rank)
-    elif isinstance(grid.scores, jax.core.Tracer):
+    elif isinstance(grid.scores, Tracer):
         raise ValueError(
             "which scores are missing is not known under jax.jit: call select_solver(model, grid) "
             "before, and pass its solver"

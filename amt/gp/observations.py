@@ -31,17 +31,18 @@ class Observations(NamedTuple):
         score = np.zeros(capacity, dtype)
         for index, entry in enumerate(entries):
             config[index], epoch[index], score[index] = entry
-        return cls(*map(jnp.asarray, (config, epoch, score, np.int32(len(entries)))))
+        count = jnp.asarray(len(entries), jnp.int32)
+        return cls(jnp.asarray(config), jnp.asarray(epoch), jnp.asarray(score), count)
 
     def append(
         self, config: Int[Array, ""], epoch: Int[Array, ""], score: Float[Array, ""]
     ) -> "Observations":
         """Add one more observation; it is dropped where the capacity is used up."""
-        new = jnp.asarray(config), jnp.asarray(epoch), jnp.asarray(score)
-        arrays = (
-            old.at[self.count].set(value.astype(old.dtype), mode="drop")
-            for old, value in zip(self[:3], new, strict=True)
-        )
+
+        def put(values: Array, value: Array) -> Array:
+            return values.at[self.count].set(jnp.asarray(value, values.dtype), mode="drop")
+
+        arrays = put(self.config, config), put(self.epoch, epoch), put(self.score, score)
         return Observations(*arrays, self.count + 1)
 
     @property
@@ -55,9 +56,14 @@ class Observations(NamedTuple):
         """Put `pending` behind these, which alone are counted; and say which are under way."""
         if pending is None:
             return self, None
-        both = map(jnp.concatenate, zip(self[:3], pending[:3], strict=True))
         under_way = jnp.append(jnp.zeros_like(self.mask), pending.mask)
-        return Observations(*both, self.count), under_way
+        both = Observations(
+            jnp.concatenate([self.config, pending.config]),
+            jnp.concatenate([self.epoch, pending.epoch]),
+            jnp.concatenate([self.score, pending.score]),
+            self.count,
+        )
+        return both, under_way
 
 
 class TargetPosterior(NamedTuple):

@@ -38,9 +38,9 @@ class Eigen(NamedTuple):
         return self if rank is None else Eigen(self.values[-rank:], self.vectors[:, -rank:])
 
 
-def numerical_rank(gram: Float[Array, "*batch n n"]) -> int:
+def numerical_rank(gram: Float[np.ndarray, "*batch n n"]) -> int:
     """Count eigenvalues above n * eps * the largest, at most over the batch (not for jit)."""
-    values = np.linalg.eigvalsh(np.asarray(gram))
+    values = np.linalg.eigvalsh(gram)
     floor = values.shape[-1] * np.finfo(values.dtype).eps * values[..., -1:]
     return max(int((values > floor).sum(-1).max()), 1)
 

@@ -4,7 +4,7 @@ All restarts are optimised side by side in one compiled scan, and the best is ke
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -144,7 +144,7 @@ def _maximize(
     def from_start(start: MultiTaskGP):
         free, constrain = unconstrain(start)
 
-        def loss(free):
+        def loss(free: tuple[Array, ...]) -> Float[Array, ""]:
             return -log_density(constrain(free)) / size
 
         if optimizer == "adam":
@@ -171,13 +171,12 @@ def _maximize(
             return (free, state, best_free, best_value), (value, optax.tree.norm(gradient))
 
         infinity = jnp.asarray(jnp.inf, grid.scores.dtype)
-        start_carry = (free, transformation.init(free), free, infinity)
-        (_, _, best_free, best_value), (values, norms) = jax.lax.scan(
-            step, start_carry, length=steps
-        )
+        start_carry: Any = free, transformation.init(free), free, infinity
+        carry, (values, norms) = jax.lax.scan(step, start_carry, length=steps)
+        _, _, best_free, best_value = carry
         gain = values[max(steps - 1 - max(steps // 10, 1), 0)] - best_value
         converged = jnp.isfinite(gain) & (gain < 1e-3)
-        return constrain(best_free), best_value, -values * size, norms, converged
+        return constrain(best_free), best_value, -size * values, norms, converged
 
     models, values, log_likelihood, gradient_norm, converged = jax.vmap(from_start)(starts)
     best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))

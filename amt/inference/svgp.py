@@ -19,7 +19,7 @@ that the authors published, for the settings.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -230,8 +230,9 @@ def advance(
         (free, optimizer), values = jax.lax.scan(step, (free, optimizer), order)
         return (free, optimizer, done + 1, key), values
 
-    carry, values = jax.lax.scan(go_through, tuple(state[1:]), length=passes)
-    return SVGPState(state.start, *carry), -size * values.ravel()
+    start: Any = state.free, state.optimizer, state.done, state.key
+    (free, optimizer, done, key), values = jax.lax.scan(go_through, start, length=passes)
+    return SVGPState(state.start, free, optimizer, done, key), -size * values.ravel()
 
 
 def _transformation(settings: SVGPSettings) -> optax.GradientTransformation:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 from tinygp.kernels import Kernel
 from tinygp.noise import Noise
@@ -80,7 +81,7 @@ class KroneckerSolver(Solver):
             `KroneckerKernel`, or (outside of jit) the noise is not separable.
     """
 
-    X: GridPoints
+    X: Any  # GridPoints, for which tinygp's types have no room
     kernel: KroneckerKernel
     noise: Noise
     grams: Grams
@@ -104,7 +105,7 @@ class KroneckerSolver(Solver):
         diagonal = noise.diagonal().reshape(shape)
         task_noise, epoch_noise = diagonal[:, 0, 0], diagonal[0, 0] / diagonal[0, 0, 0]
         separable = outer(task_noise, jnp.ones_like(diagonal[0, :, 0]), epoch_noise)
-        if not isinstance(diagonal, jax.core.Tracer) and not jnp.allclose(diagonal, separable):
+        if not isinstance(diagonal, Tracer) and not jnp.allclose(diagonal, separable):
             raise ValueError("the noise of a KroneckerSolver must be a product over task and epoch")
 
         self.kernel, self.X, self.noise = kernel, X, noise
@@ -131,15 +132,17 @@ class KroneckerSolver(Solver):
 
     def solve_triangular(self, y: Float[Array, "point *batch"], *, transpose: bool = False):
         def solve(grid: Grid) -> Grid:
-            if transpose:
-                return _root_product(True, self.grams, grid) / self.scale
-            return _root_product(True, self.grams, grid / self.scale)
+            whitened: Any = _root_product(
+                True, self.grams, grid if transpose else grid / self.scale
+            )
+            return whitened / self.scale if transpose else whitened
 
         return self._columnwise(solve, y)
 
     def dot_triangular(self, y: Float[Array, "point *batch"]) -> Float[Array, "point *batch"]:
         def dot(grid: Grid) -> Grid:
-            return self.scale * _root_product(False, self.grams, grid)
+            colored: Any = _root_product(False, self.grams, grid)
+            return self.scale * colored
 
         return self._columnwise(dot, y)
 
