@@ -13,8 +13,6 @@ from ConfigSpace import (
 )
 
 from amt.curves import LearningCurves
-from amt.evaluation.experiment import METHODS
-from amt.evaluation.store import METRICS
 
 
 @cache
@@ -68,6 +66,9 @@ def small_curves(
 
 def made_up_results(splits: int = 3, budget: int = 12) -> pd.DataFrame:
     """Rows of `amt.evaluation.store`, their metrics uniform random numbers."""
+    from amt.evaluation.experiment import METHODS
+    from amt.evaluation.store import METRICS
+
     index = pd.MultiIndex.from_product(
         [range(splits), [0], [0], METHODS, range(1, budget + 1)],
         names=["split", "repeat", "seed", "method", "query"],
