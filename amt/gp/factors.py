@@ -64,6 +64,18 @@ class Factors(NamedTuple):
         grams = Grams(task / (a[:, None] * a), config, fidelity / (b[:, None] * b))
         return Whitened(grams, scores / (a[:, None, None] * b), 1 / b)
 
+    def require_product(self, what: str) -> None:
+        """Raise an error unless the covariance is a Kronecker product and separable noise.
+
+        Args:
+            what: needs one.
+
+        Raises:
+            ValueError: there is a nugget.
+        """
+        if self.nugget is not None:
+            raise ValueError(f"{what} knows no nugget: ObservedCurves does")
+
     def half_log_det_noise(
         self, mask: Bool[Array, "task config epoch"] | None = None
     ) -> Float[Array, ""]:

@@ -381,6 +381,7 @@ class Iterative(AbstractSolver):
     settings: Settings = eqx.field(static=True, default=Settings())
 
     def solve(self, factors: Factors, scores: Grid) -> Solution:
+        factors.require_product("Iterative")
         mask = jnp.isfinite(scores)
         whitened = factors.whiten(jnp.where(mask, scores, 0))
         solved: Any = profile_log_likelihood(whitened, mask, self.settings)
@@ -399,6 +400,7 @@ class Iterative(AbstractSolver):
                 the settings.
         """
         settings, task_noise = self.settings, sources.factors.task_noise
+        sources.factors.require_product("Iterative")
         mask = jnp.isfinite(sources.scores)
         grams, whitened, shape = sources.factors.whiten(jnp.where(mask, sources.scores, 0))
         latent = Latent.of(grams, mask, shape, settings.rank if rank is None else rank)

@@ -53,6 +53,7 @@ class Kronecker(AbstractSolver):
     """Exact on complete grids without a nugget, by the eigendecompositions of the three factors."""
 
     def solve(self, factors: Factors, scores: Grid) -> Solution:
+        factors.require_product("Kronecker")
         whitened = factors.whiten(scores)
         value, means = profile_log_likelihood(*whitened)
         return Solution(
@@ -74,6 +75,7 @@ class Kronecker(AbstractSolver):
             means: of the tasks; by default at their generalized-least-squares value.
         """
         factors = sources.factors
+        factors.require_product("Kronecker")
         noise_scale = jnp.sqrt(factors.task_noise)
         grams, scores, shape = factors.whiten(sources.scores)
         if means is None:
