@@ -107,9 +107,9 @@ def parameter(
         raise ValueError(f"no role {role!r}; there are {', '.join(get_args(Role))}")
     if constraint is not _CONSTRAINT_OF_ROLE.get(role, constraint):
         raise ValueError(f"the constraint of {role!r} is {_CONSTRAINT_OF_ROLE[role]}")
-    if role in ("loadings", "embedding") and isinstance(prior, Distribution):
-        if not isinstance(prior, Normal) or prior.loc != 0:
-            raise ValueError(f"the prior of {role!r} is normal with mean 0")
+    centred = isinstance(prior, Normal) and prior.loc == 0
+    if role in ("loadings", "embedding") and isinstance(prior, Distribution) and not centred:
+        raise ValueError(f"the prior of {role!r} is normal with mean 0")
     return eqx.field(metadata={_METADATA: Declaration(constraint, prior, role)}, **options)
 
 

@@ -128,7 +128,7 @@ def test_every_kernel_states_its_rank():
 @pytest.mark.parametrize("rank", [None, 0, 2.5])
 def test_a_kernel_without_a_rank_is_refused_where_it_is_defined(rank):
     body = {} if rank is None else {"numerical_rank": rank}
-    with pytest.raises(TypeError, match="Forgetful states no numerical_rank.*numerical_rank = 24"):
+    with pytest.raises(TypeError, match=r"Forgetful states no numerical_rank.* = 24`"):
         type(FidelityKernel)("Forgetful", (FidelityKernel,), {"__module__": __name__, **body})
 
 
