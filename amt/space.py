@@ -24,7 +24,7 @@ Config = Mapping[str, Any]
 
 
 def check_configs(space: ConfigurationSpace, configs: Iterable[Config]) -> tuple[dict, ...]:
-    """The configurations as dicts of plain Python values, if all are legal in `space`.
+    """The configurations as dicts of plain Python values, all of them legal in `space`.
 
     Constants may be left out.
 
@@ -155,7 +155,7 @@ class Encoder:
         return tuple(groups.values())
 
     def _active(self, column: str, hyperparameter: Hyperparameter, shared: bool) -> tuple[int, ...]:
-        """`Group.active` of a hyperparameter in a column."""
+        """Columns whose sum is 1 where a hyperparameter is active; none if it always is."""
         conditions = self._space.parent_conditions_of[hyperparameter.name]
         if not conditions:
             return ()
@@ -174,7 +174,7 @@ class Encoder:
         return (self.columns.index(f"{column} is active"),)
 
     def __call__(self, configs: Sequence[Config]) -> Float[np.ndarray, "config feature"]:
-        """Features of legal configurations (`check_configs`)."""
+        """Features of configurations that are legal (`check_configs`)."""
         return np.array([self._row(config) for config in configs]).reshape(-1, self.num_features)
 
     def _row(self, config: Config) -> list[float]:
@@ -194,6 +194,7 @@ class Encoder:
 
 
 def _position(hyperparameter: Hyperparameter, value: Any) -> float:
+    """Where in its range a numeric or ordinal hyperparameter's value is, from 0 to 1."""
     if isinstance(hyperparameter, OrdinalHyperparameter):
         return hyperparameter.sequence.index(value) / max(len(hyperparameter.sequence) - 1, 1)
     scale = np.log if getattr(hyperparameter, "log", False) else np.asarray
