@@ -33,7 +33,7 @@ from amt.gp.model import MultiTaskGP
 from amt.inference import diagnostics
 from amt.inference.map import fit_map
 from amt.inference.nuts import sample_nuts
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 
 CONFIG_KERNELS = ("matern", "deep_poly")
 

@@ -20,7 +20,7 @@ from amt.inference.mle import fit_mle
 from amt.inference.priors import PRIORS, learned, log_prior, replace
 from amt.kernels import KERNELS
 from amt.parameters import parameter, unconstrain
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 from tests.problems import small_curves
 
 

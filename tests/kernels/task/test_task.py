@@ -24,7 +24,7 @@ from amt.kernels import (
 )
 from amt.kernels.task import GivenGram
 from amt.parameters import unconstrain
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "data/at2_reference_kernels.json").read_text())
 DATABASES = {"HyperRec": hyperrec, "LCBench": lcbench}
