@@ -47,7 +47,7 @@ from amt.kernels import KERNELS
 from amt.precision import check_dtype
 from amt.search.acquisition import ACQUISITIONS
 from amt.search.simulate import Trajectory, simulate
-from amt.search.tuner import fidelity_rank, stack
+from amt.search.fitting import fidelity_rank, stack
 from amt.tuners import BASELINES
 
 METHODS = ("amt", *BASELINES)

@@ -37,7 +37,7 @@ from amt.gp.model import MultiTaskGP
 from amt.inference import fit_mle
 from amt.search.acquisition import upper_confidence_bound
 from amt.search.simulate import simulate
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 
 ROOT = Path(__file__).parents[2]
 TASKS, CONFIGS, EPOCHS, BUDGET = 4, 6, 5, 4

@@ -16,7 +16,7 @@ from amt.inference.nuts import sample_nuts
 from amt.kernels import LogMatern, Matern
 from amt.kernels.task.latent import LatentTask
 from amt.kernels.task.scaled import ScaledTask
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 
 SHAPE = TASKS, CONFIGS, EPOCHS = 4, 12, 4
 DATASETS, CHAINS, DRAWS = 5, 2, 100

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.testing import assert_allclose
 
-from amt.gp.posterior import Observations
+from amt.gp.observations import Observations
 from tests.inference.conftest import CHAINS, DATASETS, DRAWS, TASKS
 
 

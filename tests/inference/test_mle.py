@@ -18,7 +18,7 @@ from amt.inference import fit_mle
 from amt.inference.mle import maximize
 from amt.kernels import ICM, FreezeThaw, Matern
 from amt.parameters import parameter
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 from tests.gp.solvers.test_observed_curves import dense
 from tests.problems import small_curves
 

@@ -14,13 +14,12 @@ from tinygp.kernels import Kernel
 
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
-from amt.inference.map import fit_map
-from amt.inference.mle import fit_mle
+from amt.inference.mle import fit_map, fit_mle
 from amt.inference.priors import log_prior
 from amt.kernels import KERNELS
 from amt.kernels.task.scaled import ScaledTask
 from amt.parameters import Learned, learned, parameter, unconstrain
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 from amt.space import Encoder
 from tests.problems import small_curves
 

@@ -13,7 +13,7 @@ from tinygp.kernels import Kernel
 
 from amt.kernels import KERNELS, AT2Fidelity, Fabolas, FidelityKernel, make_kernel
 from amt.parameters import unconstrain
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 from tests.problems import small_curves
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data/at2_reference_kernels.json").read_text())

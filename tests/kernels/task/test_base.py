@@ -8,7 +8,7 @@ import pytest
 from amt.kernels import ICM, RankAgreement, make_kernel
 from amt.kernels.task import GivenGram
 from amt.parameters import unconstrain
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 from tests.kernels.task.problems import (
     NAMES,
     ONE_TASK,
