@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 
 from amt.evaluation.experiment import METHODS, Cell
 from amt.evaluation.metrics import mean_and_standard_error, normalized_regret, rank, regret
-from amt.files import TEMPORARY, atomic_write
+from amt.files import TEMPORARY, atomic_write, read_json, write_json
 from amt.search.simulate import Forecast, Trajectory
 
 SCHEMA = pa.schema(
@@ -121,20 +121,6 @@ def merge_parts(parts: Sequence[pa.Table]) -> pa.Table:
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file, completely or not at all."""
     atomic_write(path, lambda file: pq.write_table(table, file, write_page_checksum=True))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, completely or not at all."""
-    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-    atomic_write(path, lambda file: file.write(text.encode()))
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; None unless it is there and whole."""
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def open_folder(folder: Path, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool:
