@@ -1,10 +1,13 @@
 """The closed tuning loop on recorded learning curves, as one compiled scan.
 
-A simulation answers each query from a target's recorded curves. It is pure, so that many (splits
-of a database, seeds, models) run at once under `jax.vmap`.
+`replay` answers the queries of any tuner that is a pure function from a target's recorded curves;
+`simulate` is that loop for amt's own. Both are pure, so that many (splits of a database, seeds,
+models) run at once under `jax.vmap`.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +21,7 @@ from amt.search.tuner import recommend, suggest
 
 
 class Source(Protocol):
-    """What the sources say of any target: a source posterior of `amt.gp`, or an `Ensemble`."""
+    """A source posterior of `amt.gp`, or an `Ensemble` of them."""
 
     @property
     def noise(self) -> Float[Array, "*draw epoch"]: ...
@@ -27,7 +30,7 @@ class Source(Protocol):
 
 
 class Forecast(NamedTuple):
-    r"""How well the final scores were predicted of the configurations not yet trained to the end.
+    r"""Scores of a prediction of final scores, for configurations not yet trained to the end.
 
     With the draws' predictive distributions \(N(\mu_{id}, v_{id})\) of the final score \(y_i\)
     of configuration i, noise included, and their average F over the draws d,
@@ -48,14 +51,14 @@ class Forecast(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """What a tuner did, one entry a query.
+    """The queries of a tuner and what came of them, one entry a query.
 
     Attributes:
         config: configuration trained.
         epoch: position of the epoch trained (from 0).
         score: score observed.
         recommended: configuration recommended after that observation.
-        forecast: after that observation; None of a tuner that predicts nothing.
+        forecast: after that observation; None for a tuner that predicts nothing.
     """
 
     config: Int[Array, "query"]
@@ -71,7 +74,7 @@ def forecast(
     target: Float[Array, "config epoch"],
     held_out: Bool[Array, "config"],
 ) -> Forecast:
-    """How well the last scores of the configurations `held_out` are predicted."""
+    """Score a prediction of the last scores of the configurations `held_out`."""
     mean = posterior.mean[..., -1].reshape(-1, len(target))
     variance = (posterior.variance[..., -1] + noise[..., -1:]).reshape(-1, len(target))
     last = jnp.where(held_out, target[:, -1], 0)
@@ -85,6 +88,125 @@ def forecast(
     return Forecast(average(log_density), average(center <= 0.25), average(center <= 0.45))
 
 
+class Feedback(NamedTuple):
+    """The answer to a tuner's latest query.
+
+    Before the first query nothing is `observed`, and only `remaining` has a meaning.
+
+    Attributes:
+        config: configuration trained.
+        epoch: position of the epoch trained (from 0).
+        score: score observed; NaN unless `observed`.
+        observed: whether there is a score.
+        remaining: epochs that can still be trained, of each configuration from its next one on.
+    """
+
+    config: Int[Array, ""]
+    epoch: Int[Array, ""]
+    score: Float[Array, ""]
+    observed: Bool[Array, ""]
+    remaining: Bool[Array, "config epoch"]
+
+
+class Prediction(NamedTuple):
+    """Marginals of the target's noise-free scores, and the noise variance of each epoch."""
+
+    posterior: TargetPosterior
+    noise: Float[Array, "*draw epoch"]
+
+
+class Decision(NamedTuple):
+    """A tuner's next query and its recommendation, given all feedback so far.
+
+    Attributes:
+        config: configuration to train for its next remaining epoch.
+        recommended: configuration that is best as far as the tuner knows.
+        valid: whether the query is to be answered; False where a tuner has failed.
+        prediction: of the target's scores, from a tuner that makes one.
+    """
+
+    config: Int[Array, ""]
+    recommended: Int[Array, ""]
+    valid: Bool[Array, ""] | bool = True
+    prediction: Prediction | None = None
+
+
+State = TypeVar("State")
+
+
+def replay(
+    state: State,
+    step: Callable[[State, Feedback], tuple[State, Decision]],
+    target: Float[Array, "config epoch"],
+    *,
+    budget: int,
+) -> Trajectory:
+    """Run a tuner on a target whose learning curves are known, for `budget` epochs in all.
+
+    A missing score ends its configuration's curve. `score` is NaN where nothing was left to train
+    of the configuration asked for, or the decision was not valid.
+
+    Args:
+        state: the tuner's before its first query.
+        step: one query; the tuner sees nothing of the target but its feedback.
+    """
+    # A missing epoch ends a curve: what comes after it is never reached.
+    reachable = jnp.cumprod(jnp.isfinite(target), axis=1).astype(bool)
+
+    def query(carry, _):
+        state, feedback = carry
+        state, decision = step(state, feedback)
+        remaining = feedback.remaining
+        config = jnp.asarray(decision.config, int)
+        epoch = jnp.argmax(remaining[config])
+        observed = remaining[config, epoch] & decision.valid
+        score = jnp.where(observed, target[config, epoch], jnp.nan)
+        predicted = None
+        if decision.prediction is not None:
+            predicted = forecast(*decision.prediction, target, remaining[:, -1])
+        before = jnp.asarray(decision.recommended, int), predicted
+        remaining = remaining.at[config, epoch].set(False)
+        feedback = Feedback(config, epoch, score, observed, remaining)
+        return (state, feedback), (config, epoch, score, before)
+
+    # What is known after a query is that before the next one: one more, which is not reported.
+    none, nan = jnp.asarray(0, int), jnp.asarray(jnp.nan, target.dtype)
+    first = Feedback(none, none, nan, jnp.asarray(False), reachable)
+    _, (config, epoch, score, before) = jax.lax.scan(query, (state, first), length=budget + 1)
+    recommended, predicted = jax.tree.map(lambda leaf: leaf[1:], before)
+    return Trajectory(config[:-1], epoch[:-1], score[:-1], recommended, predicted)
+
+
+class Conditioned(NamedTuple):
+    """State of amt's tuner: the sources' posterior and the target's observations."""
+
+    source: Source
+    observations: Observations
+
+
+def query(
+    state: Conditioned, feedback: Feedback, *, acquisition: Acquisition
+) -> tuple[Conditioned, Decision]:
+    """Condition the exact posterior on the latest score, task similarities included, and decide.
+
+    The decision is not valid where the posterior is not finite.
+    """
+    source, before = state
+    observations = before.append(feedback.config, feedback.epoch, feedback.score)
+    observations = jax.tree.map(
+        lambda new, old: jnp.where(feedback.observed, new, old), observations, before
+    )
+    posterior = source.condition(observations)
+    config, _ = suggest(posterior, observations, feedback.remaining, acquisition)
+    decision = Decision(
+        config,
+        recommend(posterior),
+        jnp.isfinite(posterior.variance).all(),
+        Prediction(posterior, source.noise),
+    )
+    return Conditioned(source, observations), decision
+
+
 def simulate(
     source: Source,
     target: Float[Array, "config epoch"],
@@ -92,30 +214,12 @@ def simulate(
     budget: int,
     acquisition: Acquisition = upper_confidence_bound,
 ) -> Trajectory:
-    """Tune on a target whose learning curves are known, for `budget` epochs in all.
+    """Tune with amt on a target whose learning curves are known, for `budget` epochs in all.
 
-    Every query trains one configuration for one more epoch (`amt.search.tuner.suggest`) and conditions
-    the exact posterior on the score, task similarities included. Where `target` is NaN, the
-    configuration ends there. `score` is NaN from a query on that found nothing left to train, or
-    whose posterior was not finite.
+    Every query trains one configuration for one more epoch (`amt.search.tuner.suggest`) and
+    conditions the exact posterior on the score, task similarities included. Where `target` is NaN,
+    the configuration ends there. `score` is NaN from a query on that found nothing left to train,
+    or whose posterior was not finite.
     """
-    # A missing epoch ends a curve: what comes after it is never reached.
-    reachable = jnp.cumprod(jnp.isfinite(target), axis=1).astype(bool)
-
-    def query(carry, _):
-        observations, remaining = carry
-        posterior = source.condition(observations)
-        config, epoch = suggest(posterior, observations, remaining, acquisition)
-        usable = remaining[config, epoch] & jnp.isfinite(posterior.variance).all()
-        score = jnp.where(usable, target[config, epoch], jnp.nan)
-        told = observations.append(config, epoch, score)
-        observations = jax.tree.map(lambda a, b: jnp.where(usable, a, b), told, observations)
-        before = recommend(posterior), forecast(posterior, source.noise, target, remaining[:, -1])
-        remaining = remaining.at[config, epoch].set(False)
-        return (observations, remaining), (config, epoch, score, before)
-
-    # What is known after a query is that before the next one: one more, which is not reported.
-    start = Observations.empty(budget, target.dtype), reachable
-    _, (config, epoch, score, before) = jax.lax.scan(query, start, length=budget + 1)
-    recommended, predicted = jax.tree.map(lambda leaf: leaf[1:], before)
-    return Trajectory(config[:-1], epoch[:-1], score[:-1], recommended, predicted)
+    state = Conditioned(source, Observations.empty(budget, target.dtype))
+    return replay(state, partial(query, acquisition=acquisition), target, budget=budget)
