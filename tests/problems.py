@@ -13,8 +13,9 @@ from ConfigSpace import (
 )
 
 from amt.curves import LearningCurves
-from amt.evaluation.experiment import METHODS
-from amt.evaluation.store import METRICS
+from amt.evaluation.statistics import METRICS
+
+METHODS = ("amt", "best_list", "source_best", "one_epoch_each", "random_search")
 
 
 @cache
@@ -67,12 +68,13 @@ def small_curves(
 
 
 def made_up_results(splits: int = 3, budget: int = 12) -> pd.DataFrame:
-    """Rows of `amt.evaluation.store`, their metrics uniform random numbers."""
+    """Rows as of `amt.evaluation.rows`, their metrics uniform random numbers."""
     index = pd.MultiIndex.from_product(
-        [range(splits), [0], [0], METHODS, range(1, budget + 1)],
-        names=["split", "repeat", "seed", "method", "query"],
+        [range(splits), [0], [0], METHODS, [0], range(1, budget + 1)],
+        names=["split", "repeat", "seed", "method", "order", "query"],
     )
     frame = index.to_frame(index=False)
     metrics = np.random.default_rng(splits).uniform(size=(len(METRICS), len(frame)))
     frame = frame.assign(**dict(zip(METRICS, metrics, strict=True)))
+    frame = frame.assign(database="made up", target="task " + frame["split"].astype(str))
     return frame.assign(rank=(99 * frame["rank"]).astype(int))
