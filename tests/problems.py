@@ -16,6 +16,23 @@ from amt.curves import LearningCurves
 from amt.evaluation.statistics import METRICS
 
 METHODS = ("amt", "best_list", "source_best", "one_epoch_each", "random_search")
+"""The tuners that come with amt."""
+
+SMALL_RUN = {
+    "database": "made up",
+    "database_options": {},
+    "split": "leave_one_out",
+    "pair": None,
+    "repeat": 0,
+    "tuners": ["random_search", "best_list"],
+    "plugins": [],
+    "workers": 1,
+    "precision": "float64",
+    "budget": 3,
+    "seeds": 1,
+    "chunk": 2,
+}
+"""Settings of `amt.evaluation.runs.run`, without those of amt."""
 
 
 @cache
