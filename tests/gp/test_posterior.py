@@ -295,7 +295,9 @@ def test_padding_and_batching_change_nothing(kind):
         condition(posterior, jax.tree.map(pad, seen))
         for posterior, seen in zip(posteriors, observed, strict=True)
     ]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *zip(posteriors, observed, strict=True))
+    stacked = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *zip(posteriors, observed, strict=True)
+    )
     together = jax.jit(jax.vmap(lambda posterior, seen: posterior.condition(seen)))(*stacked)
     for index, single in enumerate(one_by_one):
         np.testing.assert_allclose(together.mean[index], single.mean, rtol=1e-10)

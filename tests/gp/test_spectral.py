@@ -55,7 +55,10 @@ def test_a_grid_in_the_eigenbasis_is_that_of_the_dense_covariance():
     np.testing.assert_allclose(spectral.log_density(), want)
     values = [e.values for e in spectral.eigen]
     for axis in range(3):
-        without = [np.ones(n) if i == axis else v for i, (v, n) in enumerate(zip(values, SHAPE))]
+        without = [
+            np.ones(n) if i == axis else v
+            for i, (v, n) in enumerate(zip(values, SHAPE, strict=True))
+        ]
         np.testing.assert_allclose(spectral.without_axis(axis), outer(*map(jnp.asarray, without)))
     shape = jnp.linspace(1, 2, SHAPE[2])
     mean = jnp.broadcast_to(shape, SHAPE[1:])

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from amt.gp.factors import Factors, Grams, Whitened
 from amt.gp.solvers.kronecker import Kronecker, log_likelihood, profile_log_likelihood
 from tests import oracle
-from tests.gp.problems import SEEDS, SHAPE, assert_close, random_observations, random_sources, symmetric
+from tests.gp.problems import (
+    SEEDS,
+    SHAPE,
+    assert_close,
+    random_observations,
+    random_sources,
+    symmetric,
+)
 
 EDGES = [(1, 1, 1), (1, 4, 3), (3, 1, 2), (4, 3, 1)]
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 
 from amt.gp.factors import Factors, Grams
-from amt.gp.model import MultiTaskGP, select_solver
 from amt.gp.grid import CurveGrid
+from amt.gp.model import MultiTaskGP, select_solver
 from amt.gp.observations import Observations
 from amt.gp.solvers import Kronecker, ObservedCurves
 from amt.gp.solvers.observed_curves import orthonormal
