@@ -58,7 +58,7 @@ def recommendation_figure(
     methods = methods_of(results)
     columns = min(len(methods), 5)
     rows_of_legend = -(-len(methods) // columns)
-    size = 7.0, 3.1 + 0.2 * (rows_of_legend - 1)
+    size = 7.0, 3.4 + 0.2 * (rows_of_legend - 1)
     figure = Figure(figsize=size, layout="constrained")
     panels = {
         "rank": "rank of the recommended (0: best)",
