@@ -12,7 +12,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto
 
 check: $(READY)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/pyright
 
 # Figures and tables of the paper from results/, and the PDF where latexmk is installed.
 paper: $(READY)

@@ -6,7 +6,7 @@ and epochs, learned exactly from past tasks; and the tuner that uses it on a new
 
 from amt.curves import LearningCurves
 from amt.gp.grid import CurveGrid
-from amt.gp.model import MultiTaskGP
+from amt.gp.model import MultiTaskGP, Selection, select_solver
 from amt.inference import Fit, fit_map, fit_mle
 from amt.kernels import KERNELS, make_kernel
 from amt.outcome import Outcome
@@ -18,8 +18,9 @@ from amt.search.acquisition import (
     log_expected_improvement,
     upper_confidence_bound,
 )
+from amt.search.fitting import fit_sources
 from amt.search.simulate import Trajectory, simulate
-from amt.search.tuner import Tuner, fit_sources
+from amt.search.tuner import Tuner
 from amt.space import Encoder
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "LearningCurves",
     "MultiTaskGP",
     "Outcome",
+    "Selection",
     "Trajectory",
     "Tuner",
     "expected_improvement",
@@ -41,6 +43,7 @@ __all__ = [
     "make_kernel",
     "parameter",
     "precision",
+    "select_solver",
     "simulate",
     "upper_confidence_bound",
 ]

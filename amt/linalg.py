@@ -73,9 +73,14 @@ def _(primals, tangents):
     )
 
 
-@jax.custom_vjp
 def cholesky(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Lower Cholesky factor; NaN where `gram` is not positive definite."""
+    factor: Any = _differentiable_cholesky(gram)
+    return factor
+
+
+@jax.custom_vjp
+def _differentiable_cholesky(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
     return _cholesky(gram)
 
 
@@ -88,14 +93,21 @@ def _cholesky_backward(factor, cotangent):
     return ((gradient + gradient.T) / 2,)
 
 
-cholesky.defvjp(lambda gram: (_cholesky(gram),) * 2, _cholesky_backward)
+_differentiable_cholesky.defvjp(lambda gram: (_cholesky(gram),) * 2, _cholesky_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def solve_lower(
     factor: Float[Array, "n n"], right: Float[Array, "n m"], transposed: bool = False
 ) -> Float[Array, "n m"]:
     r"""\(L^{-1} B\) of a lower triangular L, or \(L^{-\top} B\)."""
+    solution: Any = _differentiable_solve(factor, right, transposed)
+    return solution
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _differentiable_solve(
+    factor: Float[Array, "n n"], right: Float[Array, "n m"], transposed: bool
+) -> Float[Array, "n m"]:
     return (_solve_lower_transposed if transposed else _solve_lower)(factor, right)
 
 
@@ -111,9 +123,9 @@ def _solve_backward(transposed, saved, cotangent):
     return -jnp.tril(outer), right
 
 
-solve_lower.defvjp(_solve_forward, _solve_backward)
+_differentiable_solve.defvjp(_solve_forward, _solve_backward)
 
 
-def solve_cholesky(factor: Float[Array, "n n"], right: Float[Array, "n m"]) -> Array:
+def solve_cholesky(factor: Float[Array, "n n"], right: Float[Array, "n m"]) -> Float[Array, "n m"]:
     r"""\((L L^\top)^{-1} B\)."""
     return solve_lower(factor, solve_lower(factor, right), True)

@@ -26,7 +26,7 @@ from amt.gp.model import MultiTaskGP
 from amt.gp.solvers.kronecker import KroneckerKernel, grid_points
 from amt.parameters import unconstrain
 from amt.search.simulate import simulate
-from amt.search.tuner import fidelity_rank
+from amt.search.fitting import fidelity_rank
 
 SHAPES = [(4, 100, 75), (26, 100, 75), (34, 100, 52), (100, 500, 100)]
 DIMENSIONS = 7

@@ -31,9 +31,9 @@ from amt.databases.published import hyperrec, paper_pairs
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
 from amt.inference import diagnostics
-from amt.inference.hierarchical import sample_nuts
-from amt.inference.map import fit_map
-from amt.search.tuner import stack
+from amt.inference.mle import fit_map
+from amt.inference.nuts import sample_nuts
+from amt.search.fitting import stack
 
 CONFIG_KERNELS = ("matern", "deep_poly")
 

@@ -104,7 +104,7 @@ def write_results(paper: Path, sections: Mapping[str, str]) -> None:
     """Write RESULTS.md, where sections that are not given stay as they are."""
     path = paper / "RESULTS.md"
     before = sections_of(path.read_text()) if path.exists() else {}
-    titles = {**{name: name for name in DATABASES}, **ABLATIONS}
+    titles = {name: database.title for name, database in DATABASES.items()} | ABLATIONS
     written = [INTRODUCTION]
     for name, title in titles.items():
         body = sections.get(name, before.get(name))

@@ -44,7 +44,6 @@ def start(home: Path, cache: Path | str) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> list:
     printed, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
-    assert not errors
     return json.loads(printed)
 
 

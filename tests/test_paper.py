@@ -77,7 +77,7 @@ def test_tables_of_results_that_are_not_at_hand_stay_in_results_md(
     printed = capsys.readouterr().out
     assert "RESULTS.md: the table of bundled is left out." in printed
     first = (paper / "RESULTS.md").read_text()
-    assert "## lcbench\n" in first
+    assert "## LCBench\n" in first
     assert "3 targets with 4 sources, 3 cells." in first
     assert "| | rank 10 | regret 10 (%) |" in first
     assert "| best list of sources | " in first

@@ -41,19 +41,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro.distributions import constraints
 
+from amt.gp.conditioning import Regression
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
+from amt.gp.observations import Observations
 from amt.gp.posterior import (
-    Observations,
-    Regression,
-    TargetPosterior,
-    beside_sources,
-    condition_on,
-    mean_prior,
-    target_noise,
+    AbstractSourcePosterior,
+    CurvePrediction,
+    Target,
+    TargetPrior,
+    less_explained,
 )
-from amt.gp.solvers.kronecker import Eigen, outer
-from amt.kernels.task import TaskKernel
+from amt.gp.sources import Rows
+from amt.gp.spectral import Eigen, outer
 from amt.linalg import cholesky, solve_lower
 from amt.parameters import parameter
 
@@ -62,8 +62,8 @@ class InducingPoints(eqx.Module):
     """Points (task, configuration, epoch): the task fixed, the rest learned, epochs positive."""
 
     task: Int[Array, "point"]
-    features: Float[Array, "point feature"] = parameter()
-    epoch: Float[Array, "point"] = parameter(constraints.positive)
+    features: Float[Array, "point feature"] = parameter(constraints.real, prior=None)
+    epoch: Float[Array, "point"] = parameter(constraints.positive, prior=None)
 
     @classmethod
     def at(cls, grid: CurveGrid, index: Int[Array, "point"]) -> "InducingPoints":
@@ -92,9 +92,9 @@ class SparseGP(eqx.Module):
 
     model: MultiTaskGP
     inducing: InducingPoints
-    mean: Float[Array, "task"] = parameter()
-    center: Float[Array, "point"] = parameter()
-    root: Float[Array, "point point"] = parameter()
+    mean: Float[Array, "task"] = parameter(constraints.real, prior=None)
+    center: Float[Array, "point"] = parameter(constraints.real, prior=None)
+    root: Float[Array, "point point"] = parameter(constraints.real, prior=None)
     jitter: float = eqx.field(static=True, kw_only=True)
 
     @classmethod
@@ -140,19 +140,62 @@ class SparseGP(eqx.Module):
         return outer(task, model.config(grid.features), model.fidelity(grid.epochs))
 
     def predict(
-        self, grid: CurveGrid
-    ) -> tuple[Float[Array, "task config epoch"], Float[Array, "task config epoch"]]:
-        """Mean and variance of the scores' noise-free part on a grid, its scores not used.
-
-        Its configurations and epochs may be any.
-        """
-        kt, kc, ke = self.cross(grid)
+        self, features: Float[Array, "row feature"], epochs: Float[Array, "epoch"]
+    ) -> CurvePrediction:
+        """Predict the noise-free scores of the sources at any configurations and epochs."""
+        z, model = self.inducing, self.model
+        gram = model.task.gram()
+        kt, kc, ke = (
+            gram[z.task],
+            model.config(z.features, features),
+            model.fidelity(z.epoch, epochs),
+        )
         products = jnp.einsum("zt,zc,ze->ztce", kt, kc, ke)
         a = solve_lower(self.prior_root(), products.reshape(len(kt), -1))
         change = jnp.sum(jnp.square(jnp.tril(self.root).T @ a), 0) - jnp.sum(jnp.square(a), 0)
         shape = products.shape[1:]
         mean = self.mean[:, None, None] + (self.center @ a).reshape(shape)
-        return mean, self.prior_variance(grid) + change.reshape(shape)
+        prior = outer(jnp.diagonal(gram), model.config(features), model.fidelity(epochs))
+        return CurvePrediction(mean, prior + change.reshape(shape))
+
+    def project(
+        self,
+        config: Float[Array, "point row"],
+        epoch: Float[Array, "point rank"],
+        num_tasks: int,
+    ) -> tuple[Float[Array, "task point row rank"], Float[Array, "task point row rank"]]:
+        r"""The parts of \(a\) and \(S^{1/2 \top} a\) that each source contributes.
+
+        Args:
+            config, epoch: covariances of the inducing points with configurations and with
+                functions of the epoch.
+        """
+        root = self.prior_root()
+        basis = (config[:, :, None] * epoch[:, None, :]).reshape(len(config), -1)
+        of_task = self.inducing.task == jnp.arange(num_tasks)[:, None]
+
+        def of_one(mine):
+            explained: Array = solve_lower(root, jnp.where(mine[:, None], basis, 0))
+            return explained, jnp.tril(self.root).T @ explained
+
+        parts = jax.lax.map(of_one, of_task)
+        explained, kept = (p.reshape(*p.shape[:2], config.shape[1], -1) for p in parts)
+        return explained, kept
+
+    def response(
+        self,
+        config: Float[Array, "point row"],
+        epoch: Float[Array, "point epoch"],
+        num_tasks: int,
+    ) -> Float[Array, "task row epoch"]:
+        """The prediction of a target per unit of its covariance with each source.
+
+        Args:
+            config, epoch: covariances of the inducing points with configurations and epochs.
+        """
+        weights = solve_lower(self.prior_root(), self.center[:, None], True)[:, 0]
+        of_task = self.inducing.task == jnp.arange(num_tasks)[:, None]
+        return jnp.einsum("tz,zc,ze->tce", of_task * weights, config, epoch)
 
     def divergence(self) -> Float[Array, ""]:
         """KL divergence of q from the prior."""
@@ -233,114 +276,102 @@ class SparseGP(eqx.Module):
         return solve_lower(root, half.T), solve_lower(root, projected[:, None])[:, 0]
 
 
-class SparsePosterior(eqx.Module):
+class InducingPosterior(AbstractSourcePosterior):
     r"""What q says of any target: everything that does not depend on its observations.
 
     The covariances of the target with the inducing points,
     \(k_*(t_z)\, k_C(c, c_z)\, k_E(e, e_z)\), are linear in its covariances \(k_*\) with the
-    sources, and so is a(x): `explained` and `kept` hold the parts of \(a\) and \(S^{1/2 \top} a\)
-    that each source contributes.
+    sources, and so is a(x): `grid_explained` and `grid_kept` hold the parts of \(a\) and
+    \(S^{1/2 \top} a\) that each source contributes.
 
     Attributes:
-        task: kernel of the sources.
-        scores: source scores.
-        config: Gram matrix of the grid's configurations.
-        fidelity: eigenvalues and vectors of that of its epochs, only the largest.
-        explained, kept: for functions on the grid in the basis of these vectors.
-        response: see `TargetObservations.response`.
-        source_mean, task_noise, epoch_scale: as in `amt.gp.posterior.SourcePosterior`.
+        gp: q and the kernels; None where nothing off the grid is asked for.
+        grid_explained, grid_kept: for functions on the grid in the basis of the fidelity's vectors.
+        grid_response: `response` of the grid's configurations.
     """
 
-    task: TaskKernel
-    scores: Float[Array, "task config epoch"]
-    config: Float[Array, "config config"]
-    fidelity: Eigen
-    explained: Float[Array, "task point config rank"]
-    kept: Float[Array, "task point config rank"]
-    response: Float[Array, "task config epoch"]
-    source_mean: Float[Array, "task"]
-    task_noise: Float[Array, "task"]
-    epoch_scale: Float[Array, "epoch"]
+    gp: SparseGP | None
+    grid_explained: Float[Array, "task point config rank"]
+    grid_kept: Float[Array, "task point config rank"]
+    grid_response: Float[Array, "task config epoch"]
 
     @classmethod
-    def of(cls, gp: SparseGP, grid: CurveGrid, rank: int | None = None) -> "SparsePosterior":
-        """Of the `rank` largest eigenvalues of the fidelity's Gram matrix; None keeps all."""
-        shape = grid.scores.shape
-        task_noise, epoch_noise = gp.model.noise.factors(shape[0], grid.epochs)
-        fidelity = Eigen.of(gp.model.fidelity(grid.epochs, grid.epochs)).largest(rank)
+    def of(cls, gp: SparseGP, grid: CurveGrid, rank: int | None = None) -> "InducingPosterior":
+        """Prepare the `rank` largest eigenvalues of the fidelity's Gram matrix; None keeps all."""
+        sources = gp.model.sources(grid)
+        scale = jnp.sqrt(sources.factors.epoch_noise)
+        fidelity = Eigen.of(sources.factors.grams.fidelity).largest(rank)
         _, kc, ke = gp.cross(grid)
-        root = gp.prior_root()
-        basis = (kc[:, :, None] * (ke @ fidelity.vectors)[:, None, :]).reshape(len(kc), -1)
-        of_task = gp.inducing.task == jnp.arange(shape[0])[:, None]
-
-        def project(mine):
-            explained: Array = solve_lower(root, jnp.where(mine[:, None], basis, 0))
-            return explained, jnp.tril(gp.root).T @ explained
-
-        explained, kept = jax.lax.map(project, of_task)
-        weights = solve_lower(root, gp.center[:, None], True)[:, 0]
+        explained, kept = gp.project(kc, ke @ fidelity.vectors, len(grid.scores))
         return cls(
-            task=gp.model.task,
-            scores=grid.scores,
-            config=gp.model.config(grid.features, grid.features),
-            fidelity=fidelity,
-            explained=explained.reshape(*explained.shape[:2], shape[1], -1),
-            kept=kept.reshape(*kept.shape[:2], shape[1], -1),
-            response=jnp.einsum("tz,zc,ze->tce", of_task * weights, kc, ke),
+            sources=sources,
+            fidelity=Eigen(fidelity.values, fidelity.vectors / scale[:, None]),
             source_mean=gp.mean,
-            task_noise=task_noise,
-            epoch_scale=jnp.sqrt(epoch_noise),
+            gp=gp,
+            grid_explained=explained,
+            grid_kept=kept,
+            grid_response=gp.response(kc, ke, len(grid.scores)),
         )
 
-    @property
-    def noise(self) -> Float[Array, "epoch"]:
-        """The target's noise variance at each epoch."""
-        return target_noise(self.task_noise) * jnp.square(self.epoch_scale)
+    def on_grid(self) -> "InducingPosterior":
+        return eqx.tree_at(lambda p: p.gp, super().on_grid(), None)
 
-    def condition(self, observations: Observations) -> TargetPosterior:
-        """The target's posterior given q and its observations.
-
-        NaN, never silently wrong, where the task kernel is indefinite together with the target.
-        """
-        config, epoch = observations.config, observations.epoch
-        mean, mean_variance = mean_prior(self.source_mean, self.scores)
-        noise = self.noise[epoch]
-        basis, values = self.fidelity.vectors, self.fidelity.values
-        prior = self.config[config[:, None], config] * ((basis[epoch] * values) @ basis[epoch].T)
-        seen = beside_sources(
-            observations, self.scores, self.response, (mean, mean_variance), prior, noise
+    def curves(
+        self,
+        features: Float[Array, "row feature"] | None = None,
+        epochs: Float[Array, "epoch"] | None = None,
+    ) -> CurvePrediction:
+        """Predict the sources' own curves under q, at any configurations and epochs."""
+        inputs = self.sources.off_grid()
+        assert self.gp is not None
+        return self.gp.predict(
+            inputs.features if features is None else features,
+            inputs.epochs if epochs is None else epochs,
         )
-        gram = self.task.with_target(seen).gram()
-        similarity, scale, *_ = Regression.of(self.task.gram(), gram)
-        explained = jnp.tensordot(similarity, self.explained, 1)
-        kept = jnp.tensordot(similarity, self.kept, 1)
 
-        def at_observations(functions):
-            return jnp.einsum("zik,ik->zi", functions[:, config], basis[epoch])
+    def response(self, rows: Rows) -> Float[Array, "task row epoch"]:
+        if rows.extra is None:
+            return self.grid_response
+        kc, ke, gp = self._extra(rows.extra)
+        extra = gp.response(kc, ke, len(self.grid_response))
+        return jnp.concatenate([self.grid_response, extra], 1)
+
+    def prior(
+        self, target: Target, rows: Rows, at: Observations, functions: Float[Array, "epoch rank"]
+    ) -> TargetPrior:
+        similarity, scale, _ = Regression.of(self.sources.factors.grams.task, target.gram)
+        grid, basis = (self.grid_explained, self.grid_kept), self.basis
+        explained, kept = (jnp.tensordot(similarity, part, 1) for part in grid)
+        if rows.extra is not None:
+            kc, ke, gp = self._extra(rows.extra)
+            parts = gp.project(kc, ke @ basis, len(similarity))
+            extra = (jnp.tensordot(similarity, part, 1) for part in parts)
+            explained, kept = (
+                jnp.concatenate(both, 1) for both in zip((explained, kept), extra, strict=True)
+            )
+
+        def at_observations(part):
+            return jnp.einsum("zik,ik->zi", part[:, at.config], basis[at.epoch])
 
         def between(left, right):
             flat = left.T @ right.reshape(len(right), -1)
             return flat.reshape(-1, *right.shape[1:])
 
-        # Covariances of the observations with the target's function of each configuration and
-        # eigenvector; then as one more function the constant of the unknown mean.
-        blocks = scale * self.config[config][:, :, None] * (basis[epoch] * values)[:, None, :]
-        blocks -= between(at_observations(explained), explained)
-        blocks += between(at_observations(kept), kept)
-        flat = jnp.full((*blocks.shape[:2], 1), jnp.sqrt(mean_variance))
-        cross = jnp.concatenate([blocks, flat], -1)
-        epochs = jnp.concatenate(
-            [basis, jnp.full((len(basis), 1), jnp.sqrt(mean_variance))], axis=1
+        observed = between(at_observations(explained), explained)
+        observed -= between(at_observations(kept), kept)
+        among = jnp.einsum("zck,zcl->ckl", explained, explained)
+        among -= jnp.einsum("zck,zcl->ckl", kept, kept)
+        variance, cross = less_explained(
+            self, scale, target, rows, at, functions, (observed, among)
         )
+        mean = jnp.tensordot(similarity, self.response(rows), 1)
+        return TargetPrior(mean, variance, cross)
 
-        reduction = jnp.einsum("zck,zcl->ckl", explained, explained)
-        reduction -= jnp.einsum("zck,zcl->ckl", kept, kept)
-        prior = scale * jnp.diagonal(self.config)[:, None] * (jnp.square(basis) @ values)
-        variance = prior - jnp.einsum("ckl,ek,el->ce", reduction, basis, basis)
-        rounding = 1e3 * jnp.finfo(prior.dtype).eps * jnp.max(jnp.abs(prior))
-        variance = jnp.where(jnp.min(variance) < -rounding, jnp.nan, jnp.maximum(variance, 0))
-        variance += mean_variance
-        prior_mean = mean + jnp.tensordot(similarity, self.response, 1)
-        return condition_on(
-            observations, noise, TargetPosterior(prior_mean, variance), cross, epochs
-        )
+    def _extra(
+        self, features: Float[Array, "extra feature"]
+    ) -> tuple[Float[Array, "point extra"], Float[Array, "point epoch"], SparseGP]:
+        """Covariances of the inducing points with configurations off the grid and its epochs."""
+        inputs = self.sources.off_grid()
+        assert self.gp is not None
+        z = self.gp.inducing
+        return inputs.config(z.features, features), inputs.fidelity(z.epoch, inputs.epochs), self.gp

@@ -4,6 +4,7 @@ from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
@@ -19,8 +20,10 @@ class SeparableNoise(eqx.Module):
     is None for noise that is the same at all epochs.
     """
 
-    variance: Float[Array, "task"] = parameter(constraints.positive)
-    power: Float[Array, ""] | None = parameter(constraints.real)
+    variance: Float[Array, "task"] = parameter(
+        constraints.positive, prior=dist.Normal(-6.9, 3.0), role="noise"
+    )
+    power: Float[Array, ""] | None = parameter(constraints.real, prior=dist.Normal(0.0, 1.0))
 
     @classmethod
     def init(cls, kind: NoiseKind, num_tasks: int, dtype: jnp.dtype) -> "SeparableNoise":

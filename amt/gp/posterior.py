@@ -1,342 +1,132 @@
-r"""The target task, conditioned on complete source grids.
+r"""What source curves say of any target task, and of themselves.
 
-In units of the noise (`amt.gp.solvers.kronecker.whiten`), let \(k_*\) be the covariances of the target
-with the sources, s its variance, and \(q = Q_T^\top k_*\). Given all source scores, the target's f
-is a Gaussian process on the (config, epoch) grid, diagonal in the eigenbasis of the grid:
+Given all source scores, the f of a target with covariances \(k_*\) with the sources is a Gaussian
+process whose covariance between the configurations and epochs (x, e) and (x', e') is
 
-\[ \mu_{jk} = \lambda^C_j \lambda^E_k \sum_i q_i \alpha_{ijk}, \qquad
-   V_{jk} = s\, \lambda^C_j \lambda^E_k - (\lambda^C_j \lambda^E_k)^2 \sum_i q_i^2 / D_{ijk} . \]
+\[ u_e^\top \big( s\, k_C(x, x') \Lambda - \Psi(x, x') \big) u_{e'}, \]
 
-n observations of the target cost one n x n Cholesky factorisation, whatever the number of source
-observations. They are padded to a fixed capacity, so that shapes never change.
+with the target's variance s, the eigenvalues \(\Lambda\) of the fidelity's Gram matrix, the rows
+\(u_e\) of its eigenvectors, and \(\Psi\) what the sources explain. How \(\Psi\) is found is what
+posteriors differ in. Smooth fidelity kernels have few eigenvalues above rounding error: only the
+largest `rank` are carried (`amt.gp.spectral.numerical_rank` says how many there are), which
+changes nothing but time.
 
-The target has a mean of its own. It is integrated out under the normal prior that the source
-means suggest, \(m_* \sim N(\bar m, \mathrm{var}(m))\): a constant added to the covariance.
-
-Configurations off the grid have coordinates in the same eigenbasis, \(v = Q_C^\top k_C(C, x)\).
-With \(W_{jk} = \sum_i q_i^2 / D_{ijk}\) and \(u = Q_E\) e's row,
-
-\[ \mu(x, e) = \sum_{jk} v_j u_k \lambda^E_k \sum_i q_i \alpha_{ijk}, \qquad
-   \mathrm{cov}\big((x, e), (x', e')\big) = \sum_k u_k u'_k \big( s\, \lambda^E_k k_C(x, x')
-   - (\lambda^E_k)^2 \sum_j v_j v'_j W_{jk} \big), \]
-
-where grid configurations are those with \(v = \lambda^C Q_C\) c's row.
-
-Smooth fidelity kernels have few eigenvalues above rounding error. Only the largest `rank` are
-carried (`numerical_rank` says how many there are), which changes nothing but time.
+A source's f is that of a target whose covariances with all tasks are the source's, none of whose
+scores is known by itself: \(k_* = K_T e_t\), \(s = [K_T]_{tt}\). At an epoch e off the grid it is
+\(u_e = \Lambda^{-1} Q^\top B^{-1/2} k_E(E, e)\), and what \(u_e\) leaves of \(k_E(e, e)\) is
+independent of everything on the grid.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from abc import abstractmethod
+from dataclasses import replace
+from typing import NamedTuple, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int
-from tinygp.kernels import Kernel
+from jaxtyping import Array, Float, Int
 
-from amt.gp.solvers.kronecker import Eigen, kronecker_product, outer, whiten
-from amt.kernels.task import TargetObservations, TaskKernel
-from amt.linalg import cholesky, solve_cholesky, solve_lower
-
-
-class Observations(NamedTuple):
-    """Scores of the target, in the order told: the first `count` entries, the rest is padding."""
-
-    config: Int[Array, "obs"]
-    epoch: Int[Array, "obs"]
-    score: Float[Array, "obs"]
-    count: Int[Array, ""]
-
-    @classmethod
-    def empty(cls, capacity: int, dtype: jnp.dtype) -> "Observations":
-        index = jnp.zeros((capacity,), jnp.int32)
-        return cls(index, index, jnp.zeros((capacity,), dtype), jnp.zeros((), jnp.int32))
-
-    @classmethod
-    def of(
-        cls, entries: Sequence[tuple[int, int, float]], capacity: int, dtype: jnp.dtype
-    ) -> "Observations":
-        """Of (configuration, epoch, score), both by position, with room for `capacity`."""
-        config, epoch = np.zeros((2, capacity), np.int32)
-        score = np.zeros(capacity, dtype)
-        for index, entry in enumerate(entries):
-            config[index], epoch[index], score[index] = entry
-        return cls(*map(jnp.asarray, (config, epoch, score, np.int32(len(entries)))))
-
-    def append(
-        self, config: Int[Array, ""], epoch: Int[Array, ""], score: Float[Array, ""]
-    ) -> "Observations":
-        """With one more observation; it is dropped where the capacity is used up."""
-        new = jnp.asarray(config), jnp.asarray(epoch), jnp.asarray(score)
-        arrays = (
-            old.at[self.count].set(value.astype(old.dtype), mode="drop")
-            for old, value in zip(self[:3], new, strict=True)
-        )
-        return Observations(*arrays, self.count + 1)
-
-    def padded(self, capacity: int) -> "Observations":
-        """The same observations with room for more."""
-        more = capacity - self.score.shape[0]
-        config, epoch, score = (jnp.pad(a, (0, more)) for a in self[:3])
-        return Observations(config, epoch, score, self.count)
-
-    @property
-    def mask(self) -> Bool[Array, "obs"]:
-        return jnp.arange(self.score.shape[0]) < self.count
-
-    def with_pending(
-        self, pending: "Observations | None"
-    ) -> tuple["Observations", Bool[Array, "both"] | None]:
-        """Both, one behind the other, of which these alone count; and which are under way."""
-        if pending is None:
-            return self, None
-        both = map(jnp.concatenate, zip(self[:3], pending[:3], strict=True))
-        under_way = jnp.append(jnp.zeros_like(self.mask), pending.mask)
-        return Observations(*both, self.count), under_way
+from amt.gp.conditioning import beside_sources, condition_on, mean_prior, target_noise
+from amt.gp.observations import Observations, TargetPosterior
+from amt.gp.sources import Rows, Sources
+from amt.gp.spectral import Eigen
+from amt.kernels.task.base import bordered
 
 
-class TargetPosterior(NamedTuple):
-    """Marginals of the noise-free score f of the target, its mean included, on its grid.
+class CurvePrediction(NamedTuple):
+    """Marginals of the noise-free scores of the sources, their means included."""
 
-    That of an `Ensemble` has a leading axis, one entry a draw.
-    """
-
-    mean: Float[Array, "*draw config epoch"]
-    variance: Float[Array, "*draw config epoch"]
+    mean: Float[Array, "task row epoch"]
+    variance: Float[Array, "task row epoch"]
 
 
-class OffGrid(NamedTuple):
-    """Configurations off the grid, by their covariances \\(k_C\\).
-
-    Behind the C configurations of the grid they count from C. Only the first of them, the rows of
-    `gram`, can have observations.
+class Target(NamedTuple):
+    """A target task's covariances, before its observations are conditioned on.
 
     Attributes:
-        cross: with the grid.
-        gram: of those that can have observations with all.
-        variance: of each by itself.
+        gram: Gram matrix of the sources and the target, which is last.
+        nugget: variance of the target's curves by themselves; 0 for none.
+        shared: covariance of that with each source's own; None of a target that is no source.
     """
 
-    cross: Float[Array, "extra config"]
-    gram: Float[Array, "observable extra"]
-    variance: Float[Array, "extra"]
-
-    @classmethod
-    def empty(cls, num_configs: int, dtype: jnp.dtype) -> "OffGrid":
-        """None at all."""
-        nothing = jnp.zeros((0, num_configs), dtype)
-        return cls(nothing, nothing[:, :0], nothing[:, 0])
-
-    @classmethod
-    def of(
-        cls,
-        kernel: Kernel,
-        grid: Float[Array, "config feature"],
-        extra: Float[Array, "extra feature"],
-        observable: int | None = None,
-    ) -> "OffGrid":
-        """From features; the first `observable` can have observations, by default all."""
-        return cls(kernel(extra, grid), kernel(extra[:observable], extra), kernel(extra))
+    gram: Float[Array, "task+1 task+1"]
+    nugget: Float[Array, ""] | float = 0.0
+    shared: Float[Array, "task"] | None = None
 
 
-def numerical_rank(gram: Float[Array, "*batch n n"]) -> int:
-    """How many eigenvalues exceed n * eps * the largest, at most over the batch (not for jit)."""
-    values = np.linalg.eigvalsh(np.asarray(gram))
-    floor = values.shape[-1] * np.finfo(values.dtype).eps * values[..., -1:]
-    return max(int((values > floor).sum(-1).max()), 1)
-
-
-def mean_prior(
-    means: Float[Array, "task"], scores: Float[Array, "task config epoch"]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Mean and variance of the target's mean; of one source, the variance of its scores."""
-    return jnp.mean(means), jnp.var(means, ddof=1) if means.size > 1 else jnp.nanvar(scores)
-
-
-def target_noise(task_noise: Float[Array, "task"]) -> Float[Array, ""]:
-    """The target's noise variance at the last epoch: the sources' geometric mean."""
-    return jnp.exp(jnp.mean(jnp.log(task_noise)))
-
-
-def beside_sources(
-    observations: Observations,
-    scores: Float[Array, "task config epoch"],
-    response: Float[Array, "task config epoch"],
-    mean: tuple[Float[Array, ""], Float[Array, ""]],
-    prior: Float[Array, "obs obs"],
-    noise: Float[Array, "obs"],
-    nugget: Float[Array, "obs obs"] | float = 0.0,
-) -> TargetObservations:
-    """What a task kernel is told; `mean` is from `mean_prior`, the rest as it says there.
-
-    The sources have no scores of configurations off the grid.
-    """
-    at = observations.config, observations.epoch
-    return TargetObservations(
-        score=observations.score,
-        mask=observations.mask,
-        source=scores.at[:, *at].get(mode="fill", fill_value=jnp.nan).T,
-        residual=observations.score - mean[0],
-        response=response[:, *at].T,
-        prior=prior,
-        noise=noise,
-        mean_variance=mean[1],
-        share=1 / scores[0].size,
-        nugget=nugget,
-    )
-
-
-class Regression(NamedTuple):
-    r"""How a target depends on sources whose covariances are kept.
-
-    A task kernel that projects to the nearest PSD matrix changes covariances among the sources,
-    once it has seen the target. What is taken of its Gram matrix \(\tilde K\) is how the target
-    regresses on them, \(w = \tilde K^{-1} \tilde k\), and the variance left over; so
-    \(k_* = K w\).
+class TargetPrior(NamedTuple):
+    """A target given the sources alone, its mean left out.
 
     Attributes:
-        similarity: covariances \(k_*\) with the sources.
-        variance: the target's.
-        weights: w.
-        indefinite: whether less than rounding errors is left over.
+        mean: of each configuration and epoch.
+        variance: of each.
+        cross: covariances of the observations with each configuration's functions of the epoch.
     """
 
-    similarity: Float[Array, "task"]
-    variance: Float[Array, ""]
-    weights: Float[Array, "task"]
-    indefinite: Bool[Array, ""]
-
-    @classmethod
-    def of(
-        cls, sources: Float[Array, "task task"], gram: Float[Array, "task+1 task+1"]
-    ) -> "Regression":
-        """Of the Gram matrix of the sources, and the kernel's with the target."""
-        row = gram[:-1, -1]
-        ridge = jnp.finfo(row.dtype).eps ** 0.5 * jnp.mean(jnp.diagonal(gram)[:-1])
-        factor = cholesky(gram[:-1, :-1] + ridge * jnp.eye(len(row), dtype=row.dtype))
-        weights: Array = solve_cholesky(factor, row[:, None])[:, 0]
-        changed = (sources - gram[:-1, :-1]) @ weights
-        indefinite = gram[-1, -1] - row @ weights < -10 * ridge
-        return cls(row + changed, gram[-1, -1] + weights @ changed, weights, indefinite)
+    mean: Float[Array, "row epoch"]
+    variance: Float[Array, "row epoch"]
+    cross: Float[Array, "obs row rank"]
 
 
-def condition_on(
-    observations: Observations,
-    noise: Float[Array, "obs"],
-    prior: TargetPosterior,
-    cross: Float[Array, "obs config function"],
-    epochs: Float[Array, "epoch function"],
-    pending: Bool[Array, "obs"] | None = None,
-) -> TargetPosterior:
-    r"""The target given its observations, of a prior whose functions of the epoch are few.
-
-    Args:
-        noise: noise variance of each observation.
-        prior: before them.
-        cross: covariances of the observations with f are `cross @ epochs.T`.
-        pending: entries behind all observations that are under way, whose scores are taken to be
-            the posterior mean there, given the observations. In \(z = L^{-1} (y - \mu)\), L
-            the Cholesky factor, these are the entries of 0.
-    """
-    config, epoch, mask = observations.config, observations.epoch, observations.mask
-    told = mask
-    if pending is not None:
-        mask = mask | pending
-    cross = jnp.where(mask[:, None, None], cross, 0)
-    both = mask[:, None] & mask[None, :]
-    gram = jnp.einsum("ijk,jk->ij", cross[:, config], epochs[epoch])
-    gram = jnp.where(both, gram, 0) + jnp.diag(jnp.where(mask, noise, 1))
-    factor = cholesky(gram)
-    residual = jnp.where(told, observations.score - prior.mean[config, epoch], 0)
-    whitened = jnp.where(told[:, None], solve_lower(factor, residual[:, None]), 0)
-    weights = solve_lower(factor, whitened, True)[:, 0]
-    half = solve_lower(factor, cross.reshape(len(cross), -1)).reshape(cross.shape)
-    explained = jnp.einsum("ick,icl->ckl", half, half)
-    reduction = jnp.einsum("ckl,ek,el->ce", explained, epochs, epochs)
-    return TargetPosterior(
-        mean=prior.mean + jnp.tensordot(weights, cross, 1) @ epochs.T,
-        variance=jnp.maximum(prior.variance - reduction, 0),
-    )
-
-
-class SourcePosterior(eqx.Module):
-    """What the sources say of any target: everything that does not depend on its observations.
+class AbstractSourcePosterior(eqx.Module):
+    """Everything that source curves say of a target, before its observations.
 
     Attributes:
-        task: kernel of the sources.
-        scores: source scores.
-        rotated: whitened residuals in the eigenbasis of configurations and epochs.
-        config, fidelity: these bases; of the fidelity only the largest eigenvalues.
-        response: see `TargetObservations.response`.
+        sources: the source curves and their covariance.
+        fidelity: eigenvalues and vectors of the epochs' Gram matrix in units of the noise, only
+            the largest.
         source_mean: the sources' means.
-        task_noise: noise variance of each source at the last epoch.
-        epoch_scale: standard deviation of the noise of each epoch, relative to the last.
     """
 
-    task: TaskKernel
-    scores: Float[Array, "task config epoch"]
-    rotated: Float[Array, "task config rank"]
-    config: Eigen
+    sources: Sources
     fidelity: Eigen
-    response: Float[Array, "task config epoch"]
     source_mean: Float[Array, "task"]
-    task_noise: Float[Array, "task"]
-    epoch_scale: Float[Array, "epoch"]
 
-    @classmethod
-    def of(
-        cls,
-        task: TaskKernel,
-        config_gram: Float[Array, "config config"],
-        fidelity_gram: Float[Array, "epoch epoch"],
-        scores: Float[Array, "task config epoch"],
-        means: Float[Array, "task"],
-        task_noise: Float[Array, "task"],
-        epoch_noise: Float[Array, "epoch"],
-        rank: int | None = None,
-    ) -> "SourcePosterior":
-        residual, task_gram, fidelity_gram, _ = whiten(
-            scores - means[:, None, None], task.gram(), fidelity_gram, task_noise, epoch_noise
-        )
-        tasks, config = Eigen.of(task_gram), Eigen.of(config_gram)
-        fidelity = Eigen.of(fidelity_gram).largest(rank)
-        rotated = kronecker_product(residual, None, config.vectors.T, fidelity.vectors.T)
-        alpha = kronecker_product(
-            kronecker_product(rotated, tasks.vectors.T)
-            / (1 + outer(tasks.values, config.values, fidelity.values)),
-            tasks.vectors,
-        )
-        epoch_scale = jnp.sqrt(epoch_noise)
-        response = kronecker_product(
-            alpha * config.values[:, None] * fidelity.values,
-            None,
-            config.vectors,
-            fidelity.vectors * epoch_scale[:, None],
-        )
-        return cls(
-            task=task,
-            scores=scores,
-            rotated=rotated,
-            config=config,
-            fidelity=fidelity,
-            response=response / jnp.sqrt(task_noise)[:, None, None],
-            source_mean=means,
-            task_noise=task_noise,
-            epoch_scale=epoch_scale,
-        )
+    @abstractmethod
+    def response(self, rows: Rows) -> Float[Array, "task row epoch"]:
+        """The prediction of a target per unit of its covariance with each source.
+
+        See `amt.kernels.task.TargetObservations.response`.
+        """
+
+    @abstractmethod
+    def prior(
+        self, target: Target, rows: Rows, at: Observations, functions: Float[Array, "epoch rank"]
+    ) -> TargetPrior:
+        """The target given the sources alone; NaN where it is indefinite together with them.
+
+        Args:
+            target: its covariances with the sources.
+            rows: the configurations.
+            at: where it has observations; their scores are not used.
+            functions: the eigenvectors at the epochs asked for.
+        """
 
     @property
     def noise(self) -> Float[Array, "epoch"]:
         """The target's noise variance at each epoch."""
-        return target_noise(self.task_noise) * jnp.square(self.epoch_scale)
+        factors = self.sources.factors
+        return target_noise(factors.task_noise) * factors.epoch_noise
+
+    @property
+    def basis(self) -> Float[Array, "epoch rank"]:
+        """Eigenvectors of the fidelity at the grid's epochs, in units of the scores."""
+        return self.fidelity.vectors * jnp.sqrt(self.sources.factors.epoch_noise)[:, None]
+
+    def on_grid(self) -> Self:
+        """The same posterior without the kernels that only other configurations and epochs need.
+
+        A function that is compiled for it serves all kernels of configurations and epochs.
+        """
+        return replace(self, sources=replace(self.sources, inputs=None))
 
     def condition(
         self,
         observations: Observations,
-        extra: OffGrid | None = None,
+        extra: Float[Array, "extra feature"] | None = None,
         pending: Observations | None = None,
+        *,
+        observable: int | None = None,
     ) -> TargetPosterior:
         """The target's posterior given the sources and its observations.
 
@@ -344,110 +134,134 @@ class SourcePosterior(eqx.Module):
         a variance can be negative; the posterior is then NaN, never silently wrong.
 
         Args:
-            extra: configurations off the grid; the posterior has them behind those of the grid.
+            extra: features of configurations off the grid; they count, and the posterior has
+                them, behind those of the grid.
             pending: evaluations under way, their scores unused. They count as observed at their
                 posterior mean given `observations`: they lower variances and leave means as they
                 are. The similarity of tasks is that of `observations` alone.
+            observable: how many of `extra`, the first ones, can have observations; None for all.
 
         Source: Ginsbourger, Le Riche, Carraro (2010), the kriging believer; Desautels, Krause,
         Burdick (2014), section 4.
         """
-        vectors, values = self.config.vectors, self.config.values
-        if extra is None:
-            extra = OffGrid.empty(len(vectors), vectors.dtype)
+        sources = self.sources
+        rows = sources.rows(extra, observable)
         at, under_way = observations.with_pending(pending)
         config, epoch, told = at.config, at.epoch, slice(len(observations.score))
+        mean, mean_variance = mean_prior(self.source_mean, sources.scores)
+        noise, basis = self.noise[epoch], self.basis
 
-        mean, variance = mean_prior(self.source_mean, self.scores)
-        noise = self.noise[epoch]
-        fidelity = self.fidelity.vectors * self.epoch_scale[:, None]
-        coordinates = extra.cross @ vectors
-        rows = jnp.concatenate([vectors * values, coordinates])[config]
-        known = jnp.concatenate([extra.cross.T, extra.gram])[config]
-        prior = jnp.concatenate([rows @ vectors.T, known], 1)[:, config]
-        prior *= (fidelity[epoch] * self.fidelity.values) @ fidelity[epoch].T
-        response = self.response
-        if len(coordinates):
-            response = jnp.concatenate([response, self._response(coordinates)], 1)
+        between_epochs = (basis[epoch] * self.fidelity.values) @ basis[epoch].T
+        between = (rows.gram[config][:, config] * between_epochs)[told, told]
+        nugget = own = 0.0
+        if sources.factors.nugget is not None:
+            nugget = jnp.mean(sources.factors.nugget)
+            same = config[:, None] == config
+            own = (jnp.where(same, nugget, 0) * between_epochs)[told, told]
         seen = beside_sources(
             observations,
-            self.scores,
-            response,
-            (mean, variance),
-            prior[told, told],
+            sources.scores,
+            self.response(rows),
+            (mean, mean_variance),
+            between,
             noise[told],
+            own,
         )
-        center, scale, explained = self._target_prior(self.task.with_target(seen).gram())
-        spread = scale - values[:, None] * explained
-        rounding = 1e3 * jnp.finfo(spread.dtype).eps * jnp.max(scale) * jnp.max(values)
-        indefinite = jnp.min(values[:, None] * spread) < -rounding
-        spread = jnp.where(indefinite, jnp.nan, jnp.maximum(spread, 0))
+        target = Target(sources.task.with_target(seen).gram(), nugget)
+        prior = self.prior(target, rows, at, basis)
 
-        squared = jnp.square(vectors) * values
-        own = scale * extra.variance[:, None] - jnp.square(coordinates) @ explained
-        prior_mean = jnp.concatenate([vectors * values, coordinates]) @ center @ fidelity.T + mean
-        prior_variance = jnp.concatenate([squared @ spread, jnp.maximum(own, 0)])
-        prior_variance = prior_variance @ jnp.square(fidelity).T + variance
-
-        # The mean's prior is one more function of the epoch, constant, the same for all
-        # configurations: appended to the fidelity's eigenfunctions.
-        flat = jnp.full_like(fidelity[:, :1], 1) * jnp.sqrt(variance)
-        epochs = jnp.concatenate([fidelity, flat], 1)
-        on_grid = jnp.einsum("cj,ij,jk->ick", vectors, rows, spread)
-        off_grid = jnp.einsum("cj,ij,jk->ick", coordinates, rows, explained)
-        blocks = jnp.concatenate([on_grid, scale * known[..., None] - off_grid], 1)
-        blocks = jnp.concatenate([blocks, jnp.ones_like(blocks[..., :1])], 2)
-        cross = blocks * epochs[epoch][:, None, :]
-        prior = TargetPosterior(prior_mean, prior_variance)
-        return condition_on(at, noise, prior, cross, epochs, under_way)
-
-    def _response(
-        self, coordinates: Float[Array, "extra config"]
-    ) -> Float[Array, "task extra epoch"]:
-        """`response` of configurations off the grid, from their v of the module docstring."""
-        scale = jnp.sqrt(self.task_noise)
-        tasks = Eigen.of(self.task.gram() / (scale[:, None] * scale))
-        spectrum = 1 + outer(tasks.values, self.config.values, self.fidelity.values)
-        alpha = kronecker_product(self.rotated, tasks.vectors.T) / spectrum
-        return kronecker_product(
-            alpha * self.fidelity.values,
-            tasks.vectors / scale[:, None],
-            coordinates,
-            self.fidelity.vectors * self.epoch_scale[:, None],
+        # The unknown mean is one more function of the epoch, constant and of all configurations.
+        deviation = jnp.sqrt(mean_variance)
+        constant = jnp.full((*prior.cross.shape[:2], 1), deviation, basis.dtype)
+        return condition_on(
+            at,
+            noise,
+            TargetPosterior(mean + prior.mean, prior.variance + mean_variance),
+            jnp.concatenate([prior.cross, constant], -1),
+            jnp.concatenate([basis, jnp.full((len(basis), 1), deviation, basis.dtype)], 1),
+            under_way,
         )
 
-    def _target_prior(
-        self, gram: Float[Array, "task+1 task+1"]
-    ) -> tuple[Float[Array, "config rank"], Float[Array, "rank"], Float[Array, "config rank"]]:
-        r"""Of the module docstring, for the Gram matrix of the sources and the target:
-        \(\lambda^E_k \sum_i q_i \alpha_{ijk}\), \(s \lambda^E_k\), and \((\lambda^E_k)^2 W_{jk}\).
-        """
-        scale, values = jnp.sqrt(self.task_noise), self.fidelity.values
-        tasks = Eigen.of(gram[:-1, :-1] / (scale[:, None] * scale))
-        q = tasks.vectors.T @ (gram[:-1, -1] / scale)
-        spectrum = 1 + outer(tasks.values, self.config.values, values)
-        alpha = kronecker_product(self.rotated, tasks.vectors.T) / spectrum
-        explained = jnp.square(values) * jnp.tensordot(jnp.square(q), 1 / spectrum, 1)
-        return values * jnp.tensordot(q, alpha, 1), gram[-1, -1] * values, explained
-
-
-class Ensemble(eqx.Module):
-    """Several source posteriors, stacked along a leading axis: one for each draw of a sampler."""
-
-    sources: SourcePosterior
-
-    @property
-    def noise(self) -> Float[Array, "draw epoch"]:
-        """The target's noise variance at each epoch, of each draw."""
-        return jax.vmap(lambda source: source.noise)(self.sources)
-
-    def condition(
+    def curves(
         self,
-        observations: Observations,
-        extra: OffGrid | None = None,
-        pending: Observations | None = None,
-    ) -> TargetPosterior:
-        """The target's posterior for each draw; `extra` has a leading axis too."""
-        return jax.vmap(lambda source, extra: source.condition(observations, extra, pending))(
-            self.sources, extra
-        )
+        features: Float[Array, "row feature"] | None = None,
+        epochs: Float[Array, "epoch"] | None = None,
+    ) -> CurvePrediction:
+        """Predict the sources' own curves given all their scores.
+
+        In place of a target's unknown mean stands the source's, at its generalized-least-squares
+        value; how uncertain that is, is left out, as it is from the likelihood.
+
+        Args:
+            features: of the configurations; by default those of the grid.
+            epochs: as a share of the grid's last; by default those of the grid.
+        """
+        sources, skip = self.sources, len(self.sources.scores[0])
+        rows = sources.rows(features)
+        functions, left = self._functions(epochs)
+        gram, nugget = sources.factors.grams.task, sources.factors.nugget
+        nothing = Observations.empty(1, sources.scores.dtype)
+
+        def of_task(task: Int[Array, ""]) -> CurvePrediction:
+            row = gram[task]
+            target = Target(bordered(gram, row, row[task]))
+            if nugget is not None:
+                shared = jnp.where(jnp.arange(len(nugget)) == task, nugget, 0)
+                target = Target(target.gram, nugget[task], shared)
+            prior = self.prior(target, rows, nothing, functions)
+            variance = prior.variance
+            if left is not None:
+                own = row[task] * rows.variance + target.nugget
+                variance += own[:, None] * left
+            keep = slice(0 if features is None else skip, None)
+            return CurvePrediction(prior.mean[keep] + self.source_mean[task], variance[keep])
+
+        return jax.lax.map(of_task, jnp.arange(len(gram)))
+
+    def _functions(
+        self, epochs: Float[Array, "epoch"] | None
+    ) -> tuple[Float[Array, "epoch rank"], Float[Array, "epoch"] | None]:
+        """The eigenvectors at any epochs, and the variance that they leave there."""
+        if epochs is None:
+            return self.basis, None
+        inputs, values = self.sources.off_grid(), self.fidelity.values
+        scale = jnp.sqrt(self.sources.factors.epoch_noise)
+        cross = inputs.fidelity(epochs, inputs.epochs) / scale
+        positive = values > jnp.finfo(values.dtype).eps * values[-1]
+        functions = cross @ self.fidelity.vectors
+        functions = jnp.where(positive, functions / jnp.where(positive, values, 1), 0)
+        left = inputs.fidelity(epochs) - jnp.square(functions) @ values
+        return functions, jnp.maximum(left, 0)
+
+
+def less_explained(
+    posterior: AbstractSourcePosterior,
+    variance: Float[Array, ""],
+    target: Target,
+    rows: Rows,
+    at: Observations,
+    functions: Float[Array, "epoch rank"],
+    explained: tuple[Float[Array, "obs row rank"], Float[Array, "row rank rank"]],
+) -> tuple[Float[Array, "row epoch"], Float[Array, "obs row rank"]]:
+    r"""`TargetPrior.variance` and `TargetPrior.cross` from what the sources explain.
+
+    Args:
+        variance: s of the module docstring.
+        explained: \(\Psi\) between the observations and each configuration's functions, and
+            between the functions of each configuration.
+
+    Returns:
+        Both, the variance NaN where it is negative by more than rounding errors.
+    """
+    values = posterior.fidelity.values
+    at_observations, among = explained
+    itself = jnp.where(at.config[:, None] == jnp.arange(len(rows.cross)), target.nugget, 0)
+    between = variance * rows.gram[at.config] + itself
+    cross = between[:, :, None] * (posterior.basis[at.epoch] * values)[:, None, :]
+    own = (variance * rows.variance + target.nugget)[:, None]
+    marginal = own * (jnp.square(functions) @ values)
+    rounding = 1e3 * jnp.finfo(marginal.dtype).eps * jnp.max(jnp.abs(marginal))
+    marginal -= jnp.einsum("xkl,ek,el->xe", among, functions, functions)
+    indefinite = jnp.min(marginal) < -rounding
+    marginal = jnp.where(indefinite, jnp.nan, jnp.maximum(marginal, 0))
+    return marginal, cross - at_observations

@@ -2,8 +2,9 @@ r"""Task means with a normal prior, integrated out of a complete grid.
 
 With scores \(y = H m + f + \varepsilon\), \(H = I_T \otimes 1_C \otimes h\) and
 \(m_t \sim N(\mu_t, s_t^2)\), S being their diagonal covariance, the scores have the covariance
-\(K + H S H^\top\), \(K = K_T \otimes K_C \otimes K_E + I\) as in `amt.gp.solvers.kronecker`. That is no
-Kronecker product and a diagonal, but an update of rank T that is small in the eigenbasis: with
+\(K + H S H^\top\), \(K = K_T \otimes K_C \otimes K_E + I\) as in
+`amt.gp.solvers.kronecker`. That is no Kronecker product and a diagonal, but an update of rank T
+that is small in the eigenbasis: with
 \(u = Q_C^\top 1\), \(v = Q_E^\top h\) and \(g_{ijk} = u_j v_k / D_{ijk}\),
 
 \[ W = H^\top K^{-1} H = Q_T \mathrm{diag}_i\Big(\sum_{jk} g_{ijk} u_j v_k\Big) Q_T^\top, \qquad
@@ -24,29 +25,42 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from amt.gp.solvers.kronecker import Grid, _Spectral, kronecker_product, without_axis
+from amt.gp.factors import Grams, Whitened
+from amt.gp.spectral import Grid, Spectral
 from amt.linalg import cholesky, solve_lower
 
 
 class _Means(NamedTuple):
-    """The grid in the eigenbasis, and what of the module docstring the means add to it."""
+    """The grid in the eigenbasis, and the terms of the module docstring that the means add to it.
 
-    spectral: _Spectral
+    Attributes:
+        spectral: residuals of the prior means.
+        curve: a task's mean, u v.
+        gain: g.
+        weight: eigenvalues of W.
+        root: Q_T' R.
+        factor: Cholesky factor of B.
+        response: Q_T' b.
+    """
+
+    spectral: Spectral
     curve: Float[Array, "config epoch"]
-    gain: Grid  # g
-    weight: Float[Array, "task"]  # eigenvalues of W
-    root: Float[Array, "task task"]  # Q_T' R
-    factor: Float[Array, "task task"]  # Cholesky factor of B
-    response: Float[Array, "task"]  # Q_T' b
+    gain: Grid
+    weight: Float[Array, "task"]
+    root: Float[Array, "task task"]
+    factor: Float[Array, "task task"]
+    response: Float[Array, "task"]
 
     @classmethod
-    def of(cls, task, config, fidelity, scores, shape, mean, spread) -> "_Means":
-        spectral = _Spectral.of(task, config, fidelity, scores - mean[:, None, None] * shape)
-        tasks, configs, fidelities = spectral.eigen
-        curve = configs.vectors.sum(0)[:, None] * (fidelities.vectors.T @ shape)
+    def of(
+        cls, whitened: Whitened, mean: Float[Array, "task"], spread: Float[Array, "task"]
+    ) -> "_Means":
+        grams, scores, shape = whitened
+        spectral = Spectral.of(grams, scores - mean[:, None, None] * shape)
+        curve = spectral.mean_curve(shape)
         gain = curve / spectral.spectrum
         weight = jnp.sum(gain * curve, (1, 2))
-        root = tasks.vectors.T * spread
+        root = spectral.eigen[0].vectors.T * spread
         inner = root.T @ (weight[:, None] * root)
         factor = cholesky(jnp.eye(len(mean), dtype=inner.dtype) + inner)
         response = jnp.sum(gain * spectral.rotated, (1, 2))
@@ -64,52 +78,46 @@ class _Means(NamedTuple):
 
 @jax.custom_vjp
 def random_means_log_likelihood(
-    task: Float[Array, "task task"],
-    config: Float[Array, "config config"],
-    fidelity: Float[Array, "epoch epoch"],
-    scores: Grid,
-    shape: Float[Array, "epoch"],
-    mean: Float[Array, "task"],
-    spread: Float[Array, "task"],
+    whitened: Whitened, mean: Float[Array, "task"], spread: Float[Array, "task"]
 ) -> Float[Array, ""]:
-    """Log density of `scores` in units of the noise, the task means integrated out.
+    """Log density of scores in units of the noise, the task means integrated out.
 
     Differentiable once, in reverse mode, in everything; see the module docstring.
 
     Args:
-        shape: h, how a task's mean shows at each epoch.
+        whitened: scores, their Gram matrices, and h, how a task's mean shows at each epoch.
         mean, spread: mean and standard deviation of the prior of each task's mean.
     """
-    return _Means.of(task, config, fidelity, scores, shape, mean, spread).log_density()
+    return _Means.of(whitened, mean, spread).log_density()
 
 
-def _forward(task, config, fidelity, scores, shape, mean, spread):
-    means = _Means.of(task, config, fidelity, scores, shape, mean, spread)
-    return means.log_density(), (means, shape, mean, spread)
+def _forward(whitened, mean, spread):
+    means = _Means.of(whitened, mean, spread)
+    return means.log_density(), (means, whitened.shape, mean, spread)
 
 
 def _backward(saved, cotangent):
     means, shape, mean, spread = saved
-    eigen, spectrum = means.spectral.eigen, means.spectral.spectrum
+    spectral = means.spectral
+    tasks, configs, fidelities = spectral.eigen
     half = means.half()
     covariance = half.T @ half  # of the means given the scores, in the eigenbasis
     shift = covariance @ means.response
-    beta = (means.spectral.rotated - shift[:, None, None] * means.curve) / spectrum
+    beta = (spectral.rotated - shift[:, None, None] * means.curve) / spectral.spectrum
 
     def factor(axis: int) -> Float[Array, "n n"]:
-        weight = without_axis(eigen, axis)
+        weight, vectors = spectral.without_axis(axis), spectral.eigen[axis].vectors
         rest = tuple(i for i in range(3) if i != axis)
         inner = jnp.tensordot(beta * weight, beta, (rest, rest))
-        inner -= jnp.diag(jnp.sum(weight / spectrum, rest))
+        inner -= jnp.diag(jnp.sum(weight / spectral.spectrum, rest))
         if axis == 0:
             inner += covariance * jnp.tensordot(means.gain * weight, means.gain, (rest, rest))
         else:
             scaled = means.gain * weight * jnp.diagonal(covariance)[:, None, None]
             inner += jnp.tensordot(scaled, means.gain, (rest, rest))
-        return eigen[axis].vectors @ inner @ eigen[axis].vectors.T / 2
+        return vectors @ inner @ vectors.T / 2
 
-    tasks, configs, fidelities = eigen
-    residual = -kronecker_product(beta, *(e.vectors for e in eigen))
+    residual = -spectral.back(beta)
     posterior_mean = mean + tasks.vectors @ shift
     projected = means.gain * configs.vectors.sum(0)[:, None]
     through_gain = fidelities.vectors @ jnp.einsum("i,ijk->k", jnp.diagonal(covariance), projected)
@@ -118,7 +126,8 @@ def _backward(saved, cotangent):
     precision = jnp.diag(means.weight) - means.weight[:, None] * covariance * means.weight
     own = jnp.einsum("ti,ij,tj->t", tasks.vectors, precision, tasks.vectors)
     by_spread = spread * (jnp.square(by_mean) - own)
-    gradients = (factor(0), factor(1), factor(2), residual, by_shape, by_mean, by_spread)
+    grams = Grams(factor(0), factor(1), factor(2))
+    gradients = Whitened(grams, residual, by_shape), by_mean, by_spread
     return jax.tree.map(lambda g: cotangent * g, gradients)
 
 
@@ -126,18 +135,12 @@ random_means_log_likelihood.defvjp(_forward, _backward)
 
 
 def means_posterior(
-    task: Float[Array, "task task"],
-    config: Float[Array, "config config"],
-    fidelity: Float[Array, "epoch epoch"],
-    scores: Grid,
-    shape: Float[Array, "epoch"],
-    mean: Float[Array, "task"],
-    spread: Float[Array, "task"],
+    whitened: Whitened, mean: Float[Array, "task"], spread: Float[Array, "task"]
 ) -> tuple[Float[Array, "task"], Float[Array, "task task"]]:
     """Mean of the task means given the scores, and a root J of their covariance \\(J^\\top J\\).
 
     Arguments as for `random_means_log_likelihood`; without a derivative.
     """
-    means = _Means.of(task, config, fidelity, scores, shape, mean, spread)
+    means = _Means.of(whitened, mean, spread)
     half, vectors = means.half(), means.spectral.eigen[0].vectors
     return mean + vectors @ (half.T @ (half @ means.response)), half @ vectors.T

@@ -1,28 +1,48 @@
 """Ways to learn a model from source tasks, by name, with one interface.
 
 ```python
-fitted = INFERENCE["mle"](starts, grid, key)  # starting points, stacked along a leading axis
-source = fitted.posterior(grid)  # what the sources say of any target
+fitted = INFERENCE["mle"].fit(starts, grid, key)  # starting points, stacked along a leading axis
+source = fitted.posterior(grid)  # conditioned on the sources, for any target
 ```
 
 Options have the same names in Python and on the command line of the experiments. `fitted.model` is
 the model (of "nuts" and "svi" one for each draw), and `fitted.diagnostics()` says how it went.
 """
 
+import inspect
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import jax
 from jaxtyping import PRNGKeyArray
 
 from amt.gp.grid import CurveGrid
+from amt.gp.mixture import Mixture
 from amt.gp.model import MultiTaskGP
-from amt.gp.solvers.dense import DenseFit, fit_dense
-from amt.inference.hierarchical import Posterior, fit_svi, sample_nuts
-from amt.inference.map import fit_map
-from amt.inference.mle import Fit, Optimizer, fit_mle
+from amt.gp.posterior import AbstractSourcePosterior
+from amt.inference.draws import Draws
+from amt.inference.mle import Fit, Optimizer, fit_dense, fit_map, fit_mle
+from amt.inference.nuts import sample_nuts
 from amt.inference.svgp import PRESETS, SparseFit, fit_svgp
+from amt.inference.variational import fit_svi
+
+
+class Fitted(Protocol):
+    """The result of inference on source tasks."""
+
+    @property
+    def model(self) -> MultiTaskGP: ...
+
+    def diagnostics(self) -> dict[str, float]:
+        """How inference went, in numbers."""
+        ...
+
+    def posterior(
+        self, grid: CurveGrid, rank: int | None = None
+    ) -> AbstractSourcePosterior | Mixture:
+        """Condition on the source curves, for any target; `rank` as in `amt.gp.posterior`."""
+        ...
 
 
 def _svgp(
@@ -63,7 +83,7 @@ def _nuts(
     target_accept: float = 0.9,
     max_tree_depth: int = 8,
     kept: int = 16,
-) -> Posterior:
+) -> Draws:
     """`sample_nuts` from the mode that `fit_map` finds; the posterior is of `kept` of the draws."""
     fit = fit_map(starts, grid, optimizer=optimizer, steps=steps, learning_rate=learning_rate)
     posterior = sample_nuts(
@@ -91,7 +111,7 @@ def _svi(
     steps: int = 3000,
     learning_rate: float = 0.01,
     kept: int = 16,
-) -> Posterior:
+) -> Draws:
     """`fit_svi` (mean field) around the mode that `fit_map` finds, and `kept` draws from it."""
     fit = fit_map(
         starts, grid, optimizer=optimizer, steps=map_steps, learning_rate=map_learning_rate
@@ -99,22 +119,45 @@ def _svi(
     return fit_svi(fit.model, grid, key, steps=steps, learning_rate=learning_rate, draws=kept)
 
 
-Fitted = Fit | SparseFit | DenseFit | Posterior
-INFERENCE: dict[str, Callable[..., Fitted]] = {
-    "mle": fit_mle,
-    "map": fit_map,
-    "svgp": _svgp,
-    "dense": fit_dense,
-    "nuts": _nuts,
-    "svi": _svi,
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """A way to learn a model from source tasks, and what it can take.
+
+    Attributes:
+        fit: called with starting points, the source curves, a key, and options by keyword.
+        nugget: whether the model can have a nugget.
+        incomplete: whether source curves can be incomplete.
+        live: whether a live tuner fits by itself; what takes minutes is fitted before.
+    """
+
+    fit: Callable[..., Fitted]
+    nugget: bool = False
+    incomplete: bool = False
+    live: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options by keyword of `fit`, and their defaults."""
+        parameters = inspect.signature(self.fit).parameters.values()
+        keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "solver"]
+        return {parameter.name: parameter.default for parameter in keywords}
+
+
+INFERENCE: dict[str, Inference] = {
+    "mle": Inference(fit=fit_mle, nugget=True, incomplete=True, live=True),
+    "map": Inference(fit=fit_map, nugget=True, incomplete=True, live=True),
+    "svgp": Inference(fit=_svgp),
+    "dense": Inference(fit=fit_dense),
+    "nuts": Inference(fit=_nuts),
+    "svi": Inference(fit=_svi),
 }
 
 __all__ = [
     "INFERENCE",
-    "DenseFit",
+    "Draws",
     "Fit",
     "Fitted",
-    "Posterior",
+    "Inference",
     "SparseFit",
     "fit_dense",
     "fit_map",

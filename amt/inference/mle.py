@@ -1,10 +1,10 @@
-"""Maximum marginal likelihood.
+"""Maximum marginal likelihood, and maximum a posteriori.
 
 All restarts are optimised side by side in one compiled scan, and the best is kept.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,10 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from amt.gp.grid import CurveGrid
-from amt.gp.model import MultiTaskGP
-from amt.gp.posterior import SourcePosterior
-from amt.gp.solvers.observed_curves import IncompleteSourcePosterior
+from amt.gp.model import MultiTaskGP, select_solver
+from amt.gp.posterior import AbstractSourcePosterior
+from amt.gp.solvers import AbstractSolver, Dense
+from amt.inference.priors import log_prior
 from amt.parameters import unconstrain
 
 Optimizer = Literal["adam", "lbfgs"]
@@ -25,13 +26,14 @@ class Fit(NamedTuple):
 
     Attributes:
         model: the model of the best restart, at its best step.
-        log_likelihood: log marginal likelihood at every step.
+        log_likelihood: log marginal likelihood at every step (of `fit_map`, with the log prior).
         gradient_norm: norm of the gradient per observation with respect to the unconstrained
             parameters, at every step.
         converged: whether the last tenth of the steps gained less than 1e-3 nats per
             observation, and the likelihood of the best model is as accurate as it is meant to be
-            (`MultiTaskGP.is_solved`).
+            (`Solution.converged`).
         best: the restart that was kept.
+        solver: how likelihoods were computed.
     """
 
     model: MultiTaskGP
@@ -39,16 +41,15 @@ class Fit(NamedTuple):
     gradient_norm: Float[Array, "restart step"]
     converged: Bool[Array, "restart"]
     best: Int[Array, ""]
+    solver: AbstractSolver
 
     def diagnostics(self) -> dict[str, float]:
         """Whether the restart that was kept has `converged` (1, else 0); not for `jax.jit`."""
         return {"converged": float(self.converged[self.best])}
 
-    def posterior(
-        self, grid: CurveGrid, rank: int | None = None
-    ) -> SourcePosterior | IncompleteSourcePosterior:
-        """What the sources say of any target; `rank` as in `amt.gp.posterior`."""
-        return self.model.source_posterior(grid, rank=rank)
+    def posterior(self, grid: CurveGrid, rank: int | None = None) -> AbstractSourcePosterior:
+        """Condition on the source curves, for any target; `rank` as in `amt.gp.posterior`."""
+        return self.model.source_posterior(grid, solver=self.solver, rank=rank)
 
 
 def fit_mle(
@@ -56,6 +57,7 @@ def fit_mle(
     grid: CurveGrid,
     key: PRNGKeyArray | None = None,
     *,
+    solver: AbstractSolver | None = None,
     optimizer: Optimizer = "adam",
     steps: int = 300,
     learning_rate: float = 0.05,
@@ -68,23 +70,73 @@ def fit_mle(
     Args:
         starts: models stacked along a leading axis, one entry a restart (`stack`).
         key: not used, as nothing is random; other ways of inference have one.
+        solver: how to compute likelihoods; by default as `select_solver` says.
         optimizer: "adam", its learning rate warmed up over the first twentieth of the steps and
             then decayed to a hundredth along a cosine; or "lbfgs" with a zoom line search.
         learning_rate: Adam's largest.
     """
-    log_likelihood = lambda model: model.log_likelihood(grid)[0]  # noqa: E731
-    return maximize(starts, log_likelihood, grid, optimizer, steps, learning_rate)
+    solver = select_solver(starts, grid).solver if solver is None else solver
+    log_likelihood = lambda model: model.log_likelihood(grid, solver).value  # noqa: E731
+    return _maximize(log_likelihood, starts, grid, solver, optimizer, steps, learning_rate)
 
 
-def maximize(
+def fit_map(
     starts: MultiTaskGP,
-    log_density: Callable[[MultiTaskGP], Float[Array, ""]],
     grid: CurveGrid,
+    key: PRNGKeyArray | None = None,
+    *,
+    solver: AbstractSolver | None = None,
+    optimizer: Optimizer = "adam",
+    steps: int = 300,
+    learning_rate: float = 0.05,
+) -> Fit:
+    """Maximise the sum of log marginal likelihood and log prior from each of the `starts`.
+
+    The mode is that of the density of unconstrained values (`amt.inference.priors.log_prior`).
+    Arguments are those of `fit_mle`.
+    """
+    solver = select_solver(starts, grid).solver if solver is None else solver
+
+    def log_posterior(model: MultiTaskGP) -> Float[Array, ""]:
+        return model.log_likelihood(grid, solver).value + log_prior(model)
+
+    return _maximize(log_posterior, starts, grid, solver, optimizer, steps, learning_rate)
+
+
+def fit_dense(
+    starts: MultiTaskGP,
+    grid: CurveGrid,
+    key: PRNGKeyArray | None = None,
+    *,
+    optimizer: Optimizer = "adam",
+    steps: int = 300,
+    learning_rate: float = 0.05,
+    largest: int = Dense().largest,
+) -> Fit:
+    """Maximise the log marginal likelihood by dense algebra, for small complete grids.
+
+    Arguments are those of `fit_mle`, and `largest` of `amt.gp.solvers.dense.Dense`.
+
+    Raises:
+        ValueError: scores are missing, there is a nugget, or there are too many scores.
+    """
+    starts.require_product(grid, "dense inference")
+    solver = Dense(largest)
+    return fit_mle(
+        starts, grid, solver=solver, optimizer=optimizer, steps=steps, learning_rate=learning_rate
+    )
+
+
+def _maximize(
+    log_density: Callable[[MultiTaskGP], Float[Array, ""]],
+    starts: MultiTaskGP,
+    grid: CurveGrid,
+    solver: AbstractSolver,
     optimizer: Optimizer,
     steps: int,
     learning_rate: float,
 ) -> Fit:
-    """As `fit_mle`, for any log density of a model."""
+    """Maximise a log density of a model; arguments are those of `fit_mle`."""
     if optimizer not in ("adam", "lbfgs"):
         raise ValueError(f"the optimizer is adam or lbfgs, not {optimizer!r}")
     size = jnp.sum(jnp.isfinite(grid.scores))
@@ -92,47 +144,43 @@ def maximize(
     def from_start(start: MultiTaskGP):
         free, constrain = unconstrain(start)
 
-        def loss(free):
+        def loss(free: tuple[Array, ...]) -> Float[Array, ""]:
             return -log_density(constrain(free)) / size
 
         if optimizer == "adam":
             schedule = optax.warmup_cosine_decay_schedule(
                 learning_rate / 10, learning_rate, max(steps // 20, 1), steps, learning_rate / 100
             )
-            transformation = optax.adam(schedule)
-            value_and_grad = jax.value_and_grad(loss)
+            transformation = optax.with_extra_args_support(optax.adam(schedule))
+            value_and_grad = lambda free, state: jax.value_and_grad(loss)(free)  # noqa: E731
         else:
             transformation = optax.lbfgs()
             from_state = optax.value_and_grad_from_state(loss)
+            value_and_grad = lambda free, state: from_state(free, state=state)  # noqa: E731
 
-        def step(carry, _):
+        def step(carry: Any, _: None) -> Any:
             free, state, best_free, best_value = carry
-            if optimizer == "adam":
-                value, gradient = value_and_grad(free)
-                updates, state_next = transformation.update(gradient, state)
-            else:
-                value, gradient = from_state(free, state=state)
-                updates, state_next = transformation.update(
-                    gradient, state, free, value=value, grad=gradient, value_fn=loss
-                )
+            value, gradient = value_and_grad(free, state)
+            updates, state = transformation.update(
+                gradient, state, free, value=value, grad=gradient, value_fn=loss
+            )
             improved = jnp.isfinite(value) & (value < best_value)
             best_free = jax.tree.map(lambda b, f: jnp.where(improved, f, b), best_free, free)
             best_value = jnp.where(improved, value, best_value)
             free = optax.apply_updates(free, updates)
-            norm = optax.tree.norm(gradient)
-            return (free, state_next, best_free, best_value), (value, norm)
+            return (free, state, best_free, best_value), (value, optax.tree.norm(gradient))
 
         infinity = jnp.asarray(jnp.inf, grid.scores.dtype)
-        start_carry = (free, transformation.init(free), free, infinity)
-        (_, _, best_free, best_value), (values, norms) = jax.lax.scan(
-            step, start_carry, length=steps
-        )
+        start_carry: Any = free, transformation.init(free), free, infinity
+        carry, (values, norms) = jax.lax.scan(step, start_carry, length=steps)
+        _, _, best_free, best_value = carry
         gain = values[max(steps - 1 - max(steps // 10, 1), 0)] - best_value
         converged = jnp.isfinite(gain) & (gain < 1e-3)
-        return constrain(best_free), best_value, -values * size, norms, converged
+        return constrain(best_free), best_value, -size * values, norms, converged
 
     models, values, log_likelihood, gradient_norm, converged = jax.vmap(from_start)(starts)
     best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
     model = jax.tree.map(lambda leaf: leaf[best], models)
-    converged &= model.is_solved(grid) | (jnp.arange(len(values)) != best)
-    return Fit(model, log_likelihood, gradient_norm, converged, best)
+    accurate = model.log_likelihood(grid, solver).converged
+    converged &= accurate | (jnp.arange(len(values)) != best)
+    return Fit(model, log_likelihood, gradient_norm, converged, best, solver)

@@ -10,7 +10,7 @@ exactly, and is here to compare with.
 state = begin(start, grid, key, settings)
 for _ in range(settings.passes):
     state, elbo = advance(state, grid, settings, passes=1)
-    posterior = SparsePosterior.of(state.gp(), grid)
+    posterior = InducingPosterior.of(state.gp(), grid)
 ```
 
 Source: Hensman, Fusi, Lawrence (2013); Xiao, Xing, Neiswanger (2021), section 5, and the code
@@ -19,7 +19,7 @@ that the authors published, for the settings.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -28,8 +28,8 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from amt.gp.grid import CurveGrid
-from amt.gp.inducing import InducingPoints, SparseGP, SparsePosterior
-from amt.gp.model import MultiTaskGP, require_kronecker
+from amt.gp.inducing import InducingPoints, InducingPosterior, SparseGP
+from amt.gp.model import MultiTaskGP
 from amt.parameters import unconstrain
 
 
@@ -155,9 +155,9 @@ class SparseFit(NamedTuple):
         """The last tenth's mean estimate of the `elbo`; not for `jax.jit`."""
         return {"elbo": float(self.elbo[-len(self.elbo) // 10 :].mean())}
 
-    def posterior(self, grid: CurveGrid, rank: int | None = None) -> SparsePosterior:
+    def posterior(self, grid: CurveGrid, rank: int | None = None) -> InducingPosterior:
         """What the sources say of any target; `rank` as in `amt.gp.posterior`."""
-        return SparsePosterior.of(self.gp, grid, rank)
+        return InducingPosterior.of(self.gp, grid, rank)
 
 
 def fit_svgp(
@@ -183,7 +183,7 @@ def begin(
     start: MultiTaskGP, grid: CurveGrid, key: PRNGKeyArray, settings: SVGPSettings
 ) -> SVGPState:
     """The state before the first pass."""
-    require_kronecker(start, grid, "sparse variational inference")
+    start.require_product(grid, "sparse variational inference")
     if settings.noise is not None:
         variance = jnp.full_like(start.noise.variance, settings.noise)
         start = eqx.tree_at(lambda model: model.noise.variance, start, variance)
@@ -230,8 +230,9 @@ def advance(
         (free, optimizer), values = jax.lax.scan(step, (free, optimizer), order)
         return (free, optimizer, done + 1, key), values
 
-    carry, values = jax.lax.scan(go_through, tuple(state[1:]), length=passes)
-    return SVGPState(state.start, *carry), -size * values.ravel()
+    start: Any = state.free, state.optimizer, state.done, state.key
+    (free, optimizer, done, key), values = jax.lax.scan(go_through, start, length=passes)
+    return SVGPState(state.start, free, optimizer, done, key), -size * values.ravel()
 
 
 def _transformation(settings: SVGPSettings) -> optax.GradientTransformation:

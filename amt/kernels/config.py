@@ -11,12 +11,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro.distributions import constraints
 from tinygp.kernels import Kernel
 
 from amt.parameters import parameter
 from amt.space import Encoder, Group
+
+
+def _weight() -> Any:
+    """Declaration of the weights, biases and embeddings of an encoder."""
+    return parameter(constraints.real, prior=dist.Normal(0.0, 1.0), role="weight")
 
 
 class ConfigNet(eqx.Module):
@@ -31,9 +37,9 @@ class ConfigNet(eqx.Module):
     Source: Xiao, Xing, Neiswanger (2021), section 4.2.
     """
 
-    embeddings: tuple[Float[Array, "category embedding"], ...] = parameter()
-    hidden: eqx.nn.Linear = parameter()
-    output: eqx.nn.Linear = parameter()
+    embeddings: tuple[Float[Array, "category embedding"], ...] = _weight()
+    hidden: eqx.nn.Linear = _weight()
+    output: eqx.nn.Linear = _weight()
 
     @classmethod
     def init(
@@ -71,7 +77,7 @@ class DeepPolynomial(Kernel):
     """
 
     net: ConfigNet
-    offset: Float[Array, ""] = parameter(constraints.positive)
+    offset: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(0.0, 1.0))
 
     @classmethod
     def init(cls, encoder: Encoder, key: PRNGKeyArray, dtype: jnp.dtype) -> "DeepPolynomial":
@@ -104,6 +110,11 @@ class DeepRBF(Kernel):
         return jnp.exp(-jnp.sum(jnp.square(self.net(X1) - self.net(X2))) / 2)
 
 
+def _lengthscale_prior(kernel: "Matern") -> dist.Distribution:
+    """Log-normal around sqrt(features), for features in [0, 1]."""
+    return dist.Normal(0.5 * jnp.log(kernel.lengthscale.size), 1.5)
+
+
 class Matern(Kernel):
     r"""Matern-5/2 with one lengthscale for each feature (ARD).
 
@@ -118,7 +129,9 @@ class Matern(Kernel):
     Durand, Gagne, Sabourin (2017).
     """
 
-    lengthscale: Float[Array, "feature"] = parameter(constraints.positive)
+    lengthscale: Float[Array, "feature"] = parameter(
+        constraints.positive, prior=_lengthscale_prior, role="per_feature"
+    )
 
     @classmethod
     def init(cls, encoder: Encoder, key: PRNGKeyArray, dtype: jnp.dtype) -> "Matern":
@@ -151,9 +164,11 @@ class AdditiveTree(Kernel):
     """
 
     groups: tuple[Group, ...] = eqx.field(static=True)
-    weight: Float[Array, "node-1"] = parameter(constraints.positive)
-    numeric: Float[Array, "numeric"] = parameter(constraints.positive)
-    categorical: Float[Array, "categorical"] = parameter(constraints.positive)
+    weight: Float[Array, "node-1"] = parameter(constraints.positive, prior=dist.Normal(0.0, 1.5))
+    numeric: Float[Array, "numeric"] = parameter(constraints.positive, prior=dist.Normal(0.0, 1.5))
+    categorical: Float[Array, "categorical"] = parameter(
+        constraints.positive, prior=dist.Normal(0.0, 1.5)
+    )
 
     @classmethod
     def init(cls, encoder: Encoder, key: PRNGKeyArray, dtype: jnp.dtype) -> "AdditiveTree":

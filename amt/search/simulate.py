@@ -7,7 +7,7 @@ models) run at once under `jax.vmap`.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,27 +15,20 @@ from jax.scipy.special import logsumexp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Int
 
-from amt.gp.posterior import Observations, TargetPosterior
+from amt.gp.mixture import Mixture
+from amt.gp.observations import Observations, TargetPosterior
+from amt.gp.posterior import AbstractSourcePosterior
 from amt.search.acquisition import Acquisition, upper_confidence_bound
-from amt.search.tuner import recommend, suggest
-
-
-class Source(Protocol):
-    """A source posterior of `amt.gp`, or an `Ensemble` of them."""
-
-    @property
-    def noise(self) -> Float[Array, "*draw epoch"]: ...
-
-    def condition(self, observations: Observations) -> TargetPosterior: ...
+from amt.search.rule import recommend, suggest
 
 
 class Forecast(NamedTuple):
     r"""Scores of a prediction of final scores, for configurations not yet trained to the end.
 
-    With the draws' predictive distributions \(N(\mu_{id}, v_{id})\) of the final score \(y_i\)
-    of configuration i, noise included, and their average F over the draws d,
+    With the components' predictive distributions \(N(\mu_{ik}, v_{ik})\) of the final score
+    \(y_i\) of configuration i, noise included, their weights \(w_k\) and their mixture F,
 
-    \[ \mathrm{density} = \mathrm{mean}_i \log \mathrm{mean}_d\, N(y_i; \mu_{id}, v_{id}), \qquad
+    \[ \mathrm{density} = \mathrm{mean}_i \log \sum_k w_k\, N(y_i; \mu_{ik}, v_{ik}), \qquad
        \mathrm{coverage}_p = \mathrm{mean}_i\, 1[\,|F_i(y_i) - 1/2| \le p / 2\,] . \]
 
     NaN where there is no such configuration. A calibrated forecast has coverage p.
@@ -70,7 +63,7 @@ class Trajectory(NamedTuple):
 
 def forecast(
     posterior: TargetPosterior,
-    noise: Float[Array, "*draw epoch"],
+    noise: Float[Array, "*component epoch"],
     target: Float[Array, "config epoch"],
     held_out: Bool[Array, "config"],
 ) -> Forecast:
@@ -79,10 +72,13 @@ def forecast(
     variance = (posterior.variance[..., -1] + noise[..., -1:]).reshape(-1, len(target))
     last = jnp.where(held_out, target[:, -1], 0)
     deviation = jnp.sqrt(variance)
-    log_density = logsumexp(norm.logpdf(last, mean, deviation), axis=0) - jnp.log(len(mean))
-    center = jnp.abs(norm.cdf(last, mean, deviation).mean(0) - 0.5)
+    weights = posterior.log_weights
+    log_weights = jnp.zeros(len(mean), mean.dtype) if weights is None else weights
+    densities = norm.logpdf(last, mean, deviation) + log_weights[:, None]
+    log_density = logsumexp(densities, axis=0)
+    center = jnp.abs(jnp.exp(log_weights) @ norm.cdf(last, mean, deviation) - 0.5)
 
-    def average(values):
+    def average(values: Array) -> Float[Array, ""]:
         return jnp.sum(jnp.where(held_out, values, 0)) / jnp.sum(held_out)
 
     return Forecast(average(log_density), average(center <= 0.25), average(center <= 0.45))
@@ -112,7 +108,7 @@ class Prediction(NamedTuple):
     """Marginals of the target's noise-free scores, and the noise variance of each epoch."""
 
     posterior: TargetPosterior
-    noise: Float[Array, "*draw epoch"]
+    noise: Float[Array, "*component epoch"]
 
 
 class Decision(NamedTuple):
@@ -180,7 +176,7 @@ def replay(
 class Conditioned(NamedTuple):
     """State of amt's tuner: the sources' posterior and the target's observations."""
 
-    source: Source
+    source: AbstractSourcePosterior | Mixture
     observations: Observations
 
 
@@ -208,7 +204,7 @@ def query(
 
 
 def simulate(
-    source: Source,
+    source: AbstractSourcePosterior | Mixture,
     target: Float[Array, "config epoch"],
     *,
     budget: int,
@@ -216,7 +212,7 @@ def simulate(
 ) -> Trajectory:
     """Tune with amt on a target whose learning curves are known, for `budget` epochs in all.
 
-    Every query trains one configuration for one more epoch (`amt.search.tuner.suggest`) and
+    Every query trains one configuration for one more epoch (`amt.search.rule.suggest`) and
     conditions the exact posterior on the score, task similarities included. Where `target` is NaN,
     the configuration ends there. `score` is NaN from a query on that found nothing left to train,
     or whose posterior was not finite.

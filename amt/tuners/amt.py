@@ -18,16 +18,18 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from amt.gp.grid import CurveGrid, require_complete
+from amt.gp.mixture import Mixture
 from amt.gp.model import MultiTaskGP
 from amt.gp.noise import NoiseKind
-from amt.gp.posterior import Observations
+from amt.gp.observations import Observations
+from amt.gp.posterior import AbstractSourcePosterior
 from amt.inference import INFERENCE
 from amt.inference.mle import Optimizer
 from amt.inference.svgp import PRESETS
 from amt.kernels import AT2, KERNELS
 from amt.search.acquisition import ACQUISITIONS
-from amt.search.simulate import Conditioned, Source, query
-from amt.search.tuner import fidelity_rank, stack
+from amt.search.fitting import fidelity_rank, stack
+from amt.search.simulate import Conditioned, query
 from amt.tuners.checks import check_choice, check_positive
 from amt.tuners.record import HostProblem, Prepared, Pure, Record, RunStage
 
@@ -72,19 +74,20 @@ class Settings:
         check_choice("inference", self.inference, INFERENCE)
         check_choice("acquisition", self.acquisition, ACQUISITIONS)
         known = {"optimizer": get_args(Optimizer), "preset": tuple(PRESETS)}
-        for name, function, options in (
-            (self.inference, INFERENCE[self.inference], self.inference_options),
-            (self.acquisition, ACQUISITIONS[self.acquisition], self.acquisition_options),
+        rule = options_of(ACQUISITIONS[self.acquisition])
+        for name, there, options in (
+            (self.inference, INFERENCE[self.inference].options, self.inference_options),
+            (self.acquisition, rule, self.acquisition_options),
         ):
             for option, value in options.items():
-                check_choice(f"option of {name}", option, options_of(function))
+                check_choice(f"option of {name}", option, there)
                 if option in known:
                     check_choice(option, value, known[option])
         for name in ("steps", "passes", "chains", "draws", "kept"):
             if self.inference_options.get(name) is not None:
                 check_positive(name, self.inference_options[name])
         check_positive("restarts", self.restarts)
-        if self.nugget and not has_nugget(self.inference):
+        if self.nugget and not INFERENCE[self.inference].nugget:
             raise ValueError(f"{self.inference} knows no nugget: use mle or map")
 
     @classmethod
@@ -121,15 +124,10 @@ def options_of(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
-def has_nugget(inference: str) -> bool:
-    """Whether a way of inference supports a nugget."""
-    return inference in ("mle", "map")
-
-
 class Learned(eqx.Module):
     """The sources' posterior, and the number of observations to make room for."""
 
-    source: Source
+    source: AbstractSourcePosterior | Mixture
     budget: int = eqx.field(static=True)
 
 
@@ -148,7 +146,8 @@ def decide(acquisition: Callable[..., Any], options: Options) -> Callable[..., A
 
 def amt(settings: Settings) -> Pure:
     """The tuner with given settings."""
-    estimate, options = INFERENCE[settings.inference], _hashable(settings.inference_options)
+    estimate = INFERENCE[settings.inference].fit
+    options = _hashable(settings.inference_options)
     step = decide(ACQUISITIONS[settings.acquisition], _hashable(settings.acquisition_options))
 
     def prepare(
@@ -180,7 +179,7 @@ def _fit(starts, grid, key, *, estimate: Callable[..., Any], options: Options):
 
 
 def _condition(fitted, grid, *, rank: int):
-    return fitted.posterior(grid, rank)
+    return fitted.posterior(grid, rank).on_grid()
 
 
 def _hashable(options: Mapping[str, Any]) -> Options:
@@ -191,7 +190,7 @@ def _uses(**chosen: Any) -> list[Any]:
     """The kernels, the inference and the rule that settings name."""
     settings = Settings.of(**chosen)
     kernels = [registered[getattr(settings, axis)] for axis, registered in KERNELS.items()]
-    return [*kernels, INFERENCE[settings.inference], ACQUISITIONS[settings.acquisition]]
+    return [*kernels, INFERENCE[settings.inference].fit, ACQUISITIONS[settings.acquisition]]
 
 
 RECORD = Record(

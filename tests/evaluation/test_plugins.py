@@ -121,7 +121,7 @@ DATABASE = '''
 """A database whose metric is an error in percent, and its transform."""
 import numpy as np
 from amt.curves import LearningCurves
-from amt.databases import DATABASES
+from amt.databases import Database, register
 from amt.outcome import Outcome
 from ConfigSpace import ConfigurationSpace, Float
 
@@ -151,7 +151,7 @@ def percents():
     )
 
 
-DATABASES["percents"] = percents
+register(Database("percents", percents, title="Errors in percent"))
 '''
 
 

@@ -9,7 +9,8 @@ from amt.gp.model import MultiTaskGP
 from amt.gp.posterior import Ensemble, Observations, TargetPosterior
 from amt.parameters import unconstrain
 from amt.search.simulate import simulate
-from amt.search.tuner import recommend, stack, suggest
+from amt.search.fitting import stack
+from amt.search.rule import recommend, suggest
 from tests.problems import small_curves
 
 

@@ -17,7 +17,7 @@ from amt.gp.solvers import dense
 from amt.gp.solvers.iterative import LatentSourcePosterior, Solver
 from amt.gp.solvers.kronecker import KroneckerKernel, grid_points
 from amt.gp.solvers.observed_curves import ObservedCells, ObservedCurvesPosterior
-from amt.inference import hierarchical, svgp
+from amt.inference import nuts, svgp, variational
 from amt.kernels import KERNELS
 from amt.kernels.task import GivenGram
 from amt.parameters import unconstrain
@@ -232,8 +232,8 @@ def test_what_needs_a_kronecker_product_refuses_others(name):
     fit = {
         "svgp": svgp.fit_svgp,
         "dense": lambda model, grid, key: dense.DenseGP(model).log_likelihood(grid),
-        "nuts": hierarchical.sample_nuts,
-        "svi": hierarchical.fit_svi,
+        "nuts": nuts.sample_nuts,
+        "svi": variational.fit_svi,
     }[name]
     curves = small_curves()
     scores = curves.scores.copy()

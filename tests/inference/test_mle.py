@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from numpyro.distributions import constraints
 
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
@@ -17,7 +18,7 @@ from amt.inference import fit_mle
 from amt.inference.mle import maximize
 from amt.kernels import ICM, FreezeThaw, Matern
 from amt.parameters import parameter
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 from tests.gp.solvers.test_observed_curves import dense
 from tests.problems import small_curves
 
@@ -25,7 +26,7 @@ from tests.problems import small_curves
 class Toy(eqx.Module):
     """A "model" of one number, whose log-likelihood is any function of it."""
 
-    x: jax.Array = parameter()
+    x: jax.Array = parameter(constraints.real, prior=None)
     function: object = eqx.field(static=True)
 
     def log_likelihood(self, grid):

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from numpyro.distributions import constraints
 
 from amt.gp.grid import CurveGrid
 from amt.gp.inducing import InducingPoints, SparseGP, SparsePosterior
@@ -27,7 +28,7 @@ from amt.inference.svgp import REFERENCE, SVGPSettings, advance, begin, fit_svgp
 from amt.kernels.task import GivenGram, TaskKernel
 from amt.parameters import parameter, unconstrain
 from amt.search.simulate import simulate
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 from tests.problems import small_curves
 
 CURVES = small_curves(4, 4, 3)
@@ -37,7 +38,7 @@ SEEDS = st.integers(0, 2**31 - 1)
 class KnownTask(TaskKernel):
     """Task covariances of the sources and the target, root root', whatever is observed."""
 
-    root: jax.Array = parameter()
+    root: jax.Array = parameter(constraints.real, prior=None)
 
     def gram(self):
         return (self.root @ self.root.T)[:-1, :-1]

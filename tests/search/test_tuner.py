@@ -14,12 +14,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 import amt
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
-from amt.gp.posterior import Observations, TargetPosterior
-from amt.inference import Fit, Posterior
+from amt.gp.observations import Observations, TargetPosterior
+from amt.gp.solvers import Kronecker
+from amt.inference import Draws, Fit
 from amt.kernels.task import AT2Task
 from amt.search.acquisition import log_expected_improvement, upper_confidence_bound
+from amt.search.fitting import fidelity_rank, fit_sources, stack
+from amt.search.rule import incumbent, recommend, suggest
 from amt.search.simulate import simulate
-from amt.search.tuner import Tuner, fidelity_rank, fit_sources, incumbent, recommend, stack, suggest
+from amt.search.tuner import Tuner
 from tests.problems import small_configs, small_curves, small_space
 
 CONFIGS, EPOCHS = 12, 6
@@ -85,8 +88,8 @@ def assert_trajectories_equal(actual, expected):
 @pytest.mark.parametrize("continuous", [False, True])
 def test_draws_that_are_all_one_model_are_asked_as_the_model(continuous):
     fit, grid, target = fitted("at2")
-    _, means = fit.model.log_likelihood(grid)
-    draws = Posterior(stack([fit.model] * 2), stack([means] * 2), {})
+    means = fit.model.log_likelihood(grid).means
+    draws = Draws(stack([fit.model] * 2), stack([means] * 2), {})
     single, several = (new_tuner(fit=f, continuous=continuous) for f in (fit, draws))
     for query in range(4):
         trial = single.ask()
@@ -247,7 +250,7 @@ def indefinite_tuner(psd):
         lambda m: m.task, fitted("at2")[0].model, task, is_leaf=lambda n: isinstance(n, AT2Task)
     )
     nothing = jnp.zeros((1, 1))
-    fit = Fit(model, nothing, nothing, jnp.ones(1, bool), jnp.zeros((), int))
+    fit = Fit(model, nothing, nothing, jnp.ones(1, bool), jnp.zeros((), int), Kronecker())
     tuner = Tuner(sources, jax.random.key(0), fit=fit, continuous=False)
     for config in range(4):
         tuner.tell(config, 2, float(scores[0, config, 0]))

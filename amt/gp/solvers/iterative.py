@@ -2,7 +2,7 @@ r"""Gaussian processes on incomplete (task, config, epoch) grids, estimated for 
 
 Where few curves are observed, `amt.gp.solvers.observed_curves` is exact, and faster.
 
-In units of the noise (`amt.gp.solvers.kronecker.whiten`), the n observed scores have the covariance
+In units of the noise (`amt.gp.factors`), the n observed scores have the covariance
 \(S (K_T \otimes K_C \otimes K_E) S^\top + I\), S their selection from the grid: no Kronecker
 product. But each factor has a root \(Q \Lambda^{1/2}\), so that with \(B = S (Q_T \otimes Q_C
 \otimes Q_E) \Lambda^{1/2}\), \(\Lambda = \Lambda_T \otimes \Lambda_C \otimes \Lambda_E\), the
@@ -48,31 +48,35 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from amt.gp.solvers.kronecker import Eigen, Grid, kronecker_product, outer, whiten
-from amt.gp.solvers.observed_curves import IncompleteSourcePosterior
-from amt.kernels.task import TaskKernel
+from amt.gp.factors import Factors, Grams, Whitened
+from amt.gp.posterior import Target
+from amt.gp.solvers.base import AbstractSolver, Solution
+from amt.gp.solvers.incomplete import IncompletePosterior
+from amt.gp.sources import Rows, Sources
+from amt.gp.spectral import Eigen, Grid, kronecker_product, outer
 from amt.linalg import cholesky, eigh, solve_lower
 
 
-class Solver(NamedTuple):
+class Settings(NamedTuple):
     """Settings of the conjugate gradients and of what is estimated with them.
 
-    Measured on four tasks of HyperRec, 295 curves of 17,234 scores after 40 steps of a fit, against
-    `amt.gp.solvers.observed_curves`: errors of the gradient were 15 to 24 % of its norm with 8 probes, and
-    those of four seeds averaged 8 %. With a tolerance of 0.1 it had a bias of 15 %, too. Errors of
-    the log-likelihood of 40,315 were -4 to 22; -30 to -8 with 128 steps of Lanczos quadrature, -88
-    to -61 with 64.
+    Measured on four tasks of HyperRec, 295 curves of 17,234 scores after 40 steps of a fit,
+    against `amt.gp.solvers.observed_curves`: errors of the gradient were 15 to 24 % of its norm
+    with 8 probes, and those of four seeds averaged 8 %. With a tolerance of 0.1 it had a bias of
+    15 %, too. Errors of the log-likelihood of 40,315 were -4 to 22; -30 to -8 with 128 steps of
+    Lanczos quadrature, -88 to -61 with 64.
 
     Attributes:
         tolerance: norm of the residual of the weights, relative to the square root of the
             number of weights that the scores determine. Errors of the gradient are of this order,
             those of the likelihood of second order.
-        max_steps: at most. What is not solved by then stays as it is: `is_solved` and
-            `LatentSourcePosterior.solved` tell, and a fit has not `converged`.
+        max_steps: at most. What is not solved by then stays as it is: `Solution.converged` and
+            `IterativePosterior.solved` tell, and a fit has not `converged`.
         rank: eigenvalues of the fidelity's Gram matrix that are kept; None keeps all. Those of
             the fidelity kernels fall fast, and the first 24 leave out rounding errors, or with
             Matern-5/2 what is far below the noise.
@@ -94,9 +98,6 @@ class Solver(NamedTuple):
     lanczos: int = 256
     samples: int | None = 256
     seed: int = 0
-
-
-DEFAULT = Solver()
 
 
 class Weights(NamedTuple):
@@ -209,14 +210,20 @@ class Latent(NamedTuple):
     @classmethod
     def of(
         cls,
-        task: Float[Array, "task task"],
-        config: Float[Array, "config config"],
-        fidelity: Float[Array, "epoch epoch"],
+        grams: Grams,
         mask: Bool[Array, "task config epoch"],
         shape: Float[Array, "epoch"],
         rank: int | None = None,
     ) -> "Latent":
-        basis = Eigen.of(task), Eigen.of(config), Eigen.of(fidelity).largest(rank)
+        """Set the system up for Gram matrices in units of the noise.
+
+        Args:
+            mask: where there is a score.
+            shape: the course over the epochs of a task's mean.
+            rank: eigenvalues of the fidelity's Gram matrix that are kept; None keeps all.
+        """
+        task, config, all_fidelity = map(Eigen.of, grams)
+        basis = task, config, all_fidelity.largest(rank)
         eigenvalues = outer(*(e.values for e in basis))
         observed = mask.astype(eigenvalues.dtype)
         precision = 1 + jnp.mean(observed) * eigenvalues
@@ -242,7 +249,7 @@ class Latent(NamedTuple):
         function = self.root * jax.vmap(lambda s: kronecker_product(s, *vectors))(scores)
         return Weights(function, jnp.einsum("rtce,te->rt", scores, self.curve))
 
-    def solve(self, right: Weights, free: Float[Array, "row 1"], settings: Solver) -> CGResult:
+    def solve(self, right: Weights, free: Float[Array, "row 1"], settings: Settings) -> CGResult:
         """Of A-tilde and the means; in rows that are not `free` (0, not 1) the means are 0."""
 
         def product(weights: Weights) -> Weights:
@@ -297,8 +304,9 @@ class _Solved(NamedTuple):
     solved: Bool[Array, ""]
 
     @classmethod
-    def of(cls, task, config, fidelity, scores, shape, mask, settings: Solver) -> "_Solved":
-        latent = Latent.of(task, config, fidelity, mask, shape, settings.rank)
+    def of(cls, whitened: Whitened, mask: Bool[Array, "..."], settings: Settings) -> "_Solved":
+        grams, scores, shape = whitened
+        latent = Latent.of(grams, mask, shape, settings.rank)
         scores = jnp.where(mask, scores, 0)
         probes, eta = latent.probes(settings.probes, jax.random.key(settings.seed))
         right = jax.tree.map(
@@ -321,131 +329,79 @@ class _Solved(NamedTuple):
         return cls(value, means, inverse, jnp.all(result.solved))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(6,))
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def profile_log_likelihood(
-    task: Float[Array, "task task"],
-    config: Float[Array, "config config"],
-    fidelity: Float[Array, "epoch epoch"],
-    scores: Grid,
-    shape: Float[Array, "epoch"],
-    mask: Bool[Array, "task config epoch"],
-    settings: Solver,
-) -> tuple[Float[Array, ""], Float[Array, "task"]]:
+    whitened: Whitened, mask: Bool[Array, "task config epoch"], settings: Settings
+) -> tuple[Float[Array, ""], Float[Array, "task"], Bool[Array, ""]]:
     """`amt.gp.solvers.kronecker.profile_log_likelihood` of the scores where `mask` says so.
 
     The log-determinant and its gradient are unbiased estimates (but for what Lanczos quadrature
     and the tolerance leave), the same at every call. Each task needs a score.
+
+    Returns the log-likelihood, the task means, and whether the conjugate gradients reached their
+    tolerance.
     """
-    solved = _Solved.of(task, config, fidelity, scores, shape, mask, settings)
-    return solved.value, solved.means
+    solved = _Solved.of(whitened, mask, settings)
+    return solved.value, solved.means, solved.solved
 
 
-def _forward(task, config, fidelity, scores, shape, mask, settings):
-    solved = _Solved.of(task, config, fidelity, scores, shape, mask, settings)
-    return (solved.value, solved.means), (task, config, fidelity, solved)
+def _forward(whitened, mask, settings):
+    solved = _Solved.of(whitened, mask, settings)
+    return (solved.value, solved.means, solved.solved), (whitened.grams, solved)
 
 
 def _backward(settings, saved, cotangent):
-    task, config, fidelity, solved = saved
+    (task, config, fidelity), solved = saved
     weight = jnp.full(len(solved.inverse), -1 / settings.probes, task.dtype).at[0].set(1) / 2
     g = solved.inverse
     over_epochs = g @ fidelity
     over_configs = config @ g
     weighted = g * weight[:, None, None, None]
-    gradients = (
+    grams = Grams(
         jnp.einsum("rtce,rsce->ts", weighted, config @ over_epochs),
         jnp.einsum("rtce,rtde->cd", weighted, jnp.einsum("ts,rsce->rtce", task, over_epochs)),
         jnp.einsum("rtce,rtcf->ef", weighted, jnp.einsum("ts,rsce->rtce", task, over_configs)),
-        -g[0],
-        jnp.einsum("t,tce->e", solved.means, g[0]),
     )
-    return (*(cotangent[0] * gradient for gradient in gradients), None)
+    shape = jnp.einsum("t,tce->e", solved.means, g[0])
+    gradients = Whitened(grams, -g[0], shape)
+    return jax.tree.map(lambda gradient: cotangent[0] * gradient, gradients), None
 
 
 profile_log_likelihood.defvjp(_forward, _backward)
 
 
-def _whiten(task, config, fidelity, scores, task_noise, epoch_noise):
-    """The arguments of `profile_log_likelihood` but for the settings."""
-    mask = jnp.isfinite(scores)
-    whitened, task, fidelity, _ = whiten(
-        jnp.where(mask, scores, 0), task, fidelity, task_noise, epoch_noise
-    )
-    return task, config, fidelity, whitened, 1 / jnp.sqrt(epoch_noise), mask
+class Iterative(AbstractSolver):
+    """Estimates of any number of incomplete curves, by conjugate gradients.
 
-
-def log_likelihood(
-    task: Float[Array, "task task"],
-    config: Float[Array, "config config"],
-    fidelity: Float[Array, "epoch epoch"],
-    scores: Grid,
-    task_noise: Float[Array, "task"],
-    epoch_noise: Float[Array, "epoch"],
-    settings: Solver,
-) -> tuple[Float[Array, ""], Float[Array, "task"]]:
-    """Log marginal likelihood of the scores that are not NaN, and the task means."""
-    whitened = _whiten(task, config, fidelity, scores, task_noise, epoch_noise)
-    solved: Any = profile_log_likelihood(*whitened, settings)
-    value, means = solved
-    log_noise = jnp.log(task_noise)[:, None, None] + jnp.log(epoch_noise)
-    return value - jnp.sum(whitened[-1] * log_noise) / 2, means * jnp.sqrt(task_noise)
-
-
-def is_solved(
-    task: Float[Array, "task task"],
-    config: Float[Array, "config config"],
-    fidelity: Float[Array, "epoch epoch"],
-    scores: Grid,
-    task_noise: Float[Array, "task"],
-    epoch_noise: Float[Array, "epoch"],
-    settings: Solver,
-) -> Bool[Array, ""]:
-    """Whether the conjugate gradients of `log_likelihood` reach their tolerance."""
-    whitened = _whiten(task, config, fidelity, scores, task_noise, epoch_noise)
-    return _Solved.of(*whitened, settings).solved
-
-
-_CHUNK = 16
-
-
-class LatentSourcePosterior(IncompleteSourcePosterior):
-    r"""The estimated one, for any number of curves.
-
-    Attributes:
-        deviations: the sources' posterior covariance is the sum of their products with
-            themselves, and \(k_C(x, C)\) times these is that of any configurations x, less what
-            the grid leaves of their covariance. In the basis of the epochs' vectors.
-        root: \(K_C^{-1}\) is its product with itself.
-        solved: whether all conjugate gradients reached their tolerance.
+    ```python
+    solver = Iterative(Settings(samples=1024))
+    ```
     """
 
-    deviations: Float[Array, "deviation task config rank"]
-    root: Float[Array, "config config"]
-    solved: Bool[Array, ""]
+    settings: Settings = eqx.field(static=True, default=Settings())
 
-    @classmethod
-    def of(
-        cls,
-        task: TaskKernel,
-        config_gram: Float[Array, "config config"],
-        fidelity_gram: Float[Array, "epoch epoch"],
-        scores: Float[Array, "task config epoch"],
-        task_noise: Float[Array, "task"],
-        epoch_noise: Float[Array, "epoch"],
-        rank: int | None = None,
-        settings: Solver = DEFAULT,
-    ) -> "LatentSourcePosterior":
-        """Of the scores that are not NaN.
+    def solve(self, factors: Factors, scores: Grid) -> Solution:
+        mask = jnp.isfinite(scores)
+        whitened = factors.whiten(jnp.where(mask, scores, 0))
+        solved: Any = profile_log_likelihood(whitened, mask, self.settings)
+        value, means, converged = solved
+        noise = factors.half_log_det_noise(mask)
+        return Solution(value - noise, means * jnp.sqrt(factors.task_noise), converged)
+
+    def posterior(self, sources: Sources, rank: int | None = None) -> "IterativePosterior":
+        """What the sources say of any target.
+
+        The sources' means and what is linear in the scores are solved for to a hundredth of the
+        tolerance.
 
         Args:
-            rank: eigenvalues of the fidelity's Gram matrix that are carried; None keeps all.
-            settings: of the solutions; the sources' means and what is linear in the scores are
-                solved for to a hundredth of the tolerance.
+            rank: eigenvalues of the fidelity's Gram matrix that are carried; None for those of
+                the settings.
         """
-        *grams, whitened, shape, mask = _whiten(
-            task.gram(), config_gram, fidelity_gram, scores, task_noise, epoch_noise
-        )
-        latent = Latent.of(*grams, mask, shape, rank)
+        settings, task_noise = self.settings, sources.factors.task_noise
+        mask = jnp.isfinite(sources.scores)
+        grams, whitened, shape = sources.factors.whiten(jnp.where(mask, sources.scores, 0))
+        latent = Latent.of(grams, mask, shape, settings.rank if rank is None else rank)
         tight = settings._replace(
             tolerance=1e-2 * settings.tolerance, max_steps=10 * settings.max_steps, lanczos=1
         )
@@ -479,26 +435,47 @@ class LatentSourcePosterior(IncompleteSourcePosterior):
             drawn, each = jax.lax.map(draw, keys)
             solved = jnp.append(solved, each)
             spread = drawn.reshape(-1, *drawn.shape[2:]) / math.sqrt(chunks * _CHUNK)
-        return cls(
-            task=task,
-            scores=scores,
-            config=config_gram,
+        return IterativePosterior(
+            sources=sources,
             fidelity=fidelity,
-            weights=alpha @ fidelity.vectors * fidelity.values / task_scale[:, None, None],
             source_mean=solution.mean[0] * latent.mean_scale * task_scale,
-            task_noise=task_noise,
-            epoch_scale=jnp.sqrt(epoch_noise),
-            nugget=jnp.zeros_like(task_noise),
-            shared=jnp.zeros_like(task_noise),
+            weights=alpha @ fidelity.vectors * fidelity.values / task_scale[:, None, None],
             deviations=spread,
             root=root,
             solved=jnp.all(solved),
         )
 
-    def explained(self, similarity, regression, cross, at, basis):
-        functions = cross @ jnp.tensordot(regression, self.deviations, ((0,), (1,)))
+
+_CHUNK = 16
+
+
+class IterativePosterior(IncompletePosterior):
+    r"""The estimated posterior of any number of incomplete curves.
+
+    Attributes:
+        deviations: the sources' posterior covariance is the sum of their products with
+            themselves, and \(k_C(x, C)\) times these is that of any configurations x, less what
+            the grid leaves of their covariance. In the basis of the epochs' vectors.
+        root: \(K_C^{-1}\) is its product with itself.
+        solved: whether all conjugate gradients reached their tolerance.
+    """
+
+    deviations: Float[Array, "deviation task config rank"]
+    root: Float[Array, "config config"]
+    solved: Bool[Array, ""]
+
+    def explained(
+        self,
+        target: Target,
+        similarity: Float[Array, "task"],
+        regression: Float[Array, "task"],
+        rows: Rows,
+        at: Int[Array, "obs"],
+        basis: Float[Array, "obs rank"],
+    ) -> tuple[Float[Array, "obs row rank"], Float[Array, "row rank rank"]]:
+        functions = rows.cross @ jnp.tensordot(regression, self.deviations, ((0,), (1,)))
         at_observations = jnp.einsum("zik,ik->iz", functions[:, at], basis)
-        coordinates, scale = cross @ self.root, similarity @ regression
+        coordinates, scale = rows.cross @ self.root, similarity @ regression
         between = coordinates[at] @ coordinates.T
         of_sources = scale * between[:, :, None] * (basis * self.fidelity.values)[:, None, :]
         among = scale * jnp.sum(jnp.square(coordinates), 1)[:, None] * self.fidelity.values

@@ -1,6 +1,6 @@
 r"""Exact Gaussian processes on incomplete grids, at the cost of the curves that were observed.
 
-In units of the noise (`amt.gp.solvers.kronecker.whiten`), curve z is of task \(t_z\) and configuration
+In units of the noise (`amt.gp.factors`), curve z is of task \(t_z\) and configuration
 \(c_z\) and has scores at the epochs of a diagonal mask \(M_z\). Few eigenvalues of the fidelity's
 Gram matrix are above the noise: with the r largest, \(K_E \approx V \Lambda V^\top\), the curve is
 \(y_z = M_z V w_z + \varepsilon\) of r weights, whose covariance is
@@ -35,30 +35,22 @@ Source: Rasmussen and Williams (2006), appendix A.3, for the matrix inversion le
 """
 
 import math
-from abc import abstractmethod
 from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from amt.gp.posterior import (
-    Observations,
-    OffGrid,
-    Regression,
-    TargetPosterior,
-    beside_sources,
-    condition_on,
-    mean_prior,
-    target_noise,
-)
-from amt.gp.solvers.kronecker import Eigen, whiten
-from amt.kernels.task import TaskKernel
+from amt.gp.factors import Factors
+from amt.gp.posterior import Target
+from amt.gp.solvers.base import AbstractSolver, Solution
+from amt.gp.solvers.incomplete import IncompletePosterior
+from amt.gp.sources import Rows, Sources
+from amt.gp.spectral import Eigen
 from amt.linalg import cholesky, solve_cholesky, solve_lower
-
-MAX_DIMENSIONS = 4096
 
 
 def orthonormal(columns: Float[Array, "curve epoch rank"]) -> Float[Array, "curve epoch rank"]:
@@ -77,29 +69,6 @@ def orthonormal(columns: Float[Array, "curve epoch rank"]) -> Float[Array, "curv
         return basis.at[:, :, index].set(jnp.where(new, rest / jnp.where(new, norm, 1), 0)), None
 
     return jax.lax.scan(step, jnp.zeros_like(columns), jnp.arange(columns.shape[2]))[0]
-
-
-class ObservedCells(NamedTuple):
-    """Curves that have scores, as positions in the raveled (task, config) grid.
-
-    Positions beyond its end are padding.
-
-    Attributes:
-        whole: of curves without a gap.
-        part: of the others; any may be among them.
-    """
-
-    whole: Int[Array, "whole"]
-    part: Int[Array, "part"]
-
-    @staticmethod
-    def most(rank: int) -> tuple[int, int]:
-        """How many of either the factorisations can take in seconds."""
-        return MAX_DIMENSIONS // 2, MAX_DIMENSIONS // rank
-
-    def affordable(self, rank: int) -> bool:
-        """Whether they are no more than `most`."""
-        return all(len(cells) <= most for cells, most in zip(self, self.most(rank), strict=True))
 
 
 class _Curves(NamedTuple):
@@ -123,22 +92,23 @@ class _Curves(NamedTuple):
 
     @classmethod
     def of(
-        cls, task, config, fidelity, scores, task_noise, epoch_noise, nugget, cells: ObservedCells
+        cls,
+        factors: Factors,
+        scores: Float[Array, "task config epoch"],
+        index: Int[Array, "curve"],
     ) -> "_Curves":
+        """Gather the curves at positions of the raveled (task, config) grid."""
         there = jnp.isfinite(scores)
-        whitened, task, fidelity, _ = whiten(
-            jnp.where(there, scores, 0), task, fidelity, task_noise, epoch_noise
-        )
+        (task, config, fidelity), whitened, shape = factors.whiten(jnp.where(there, scores, 0))
         num_tasks, num_configs, num_epochs = scores.shape
-        index = jnp.concatenate(cells)
         at_task, at_config = jnp.divmod(index, num_configs)
         at = jnp.minimum(at_task, num_tasks - 1)
         between = task[at[:, None], at] * config[at_config[:, None], at_config]
-        between += jnp.diag((nugget / task_noise)[at])
+        if factors.nugget is not None:
+            between += jnp.diag((factors.nugget / factors.task_noise)[at])
         rows = (a.reshape(-1, num_epochs).at[index] for a in (whitened, there))
         own, mask = (row.get(mode="fill", fill_value=0) for row in rows)
         member = (at_task[:, None] == jnp.arange(num_tasks)).astype(own.dtype)
-        shape = 1 / jnp.sqrt(epoch_noise)
         return cls(at, at_config, between, fidelity, own, shape, mask, member)
 
 
@@ -316,159 +286,76 @@ def _backward(rank, whole, saved, cotangent):
 profile_log_likelihood.defvjp(_forward, _backward)
 
 
-def log_likelihood(
-    task: Float[Array, "task task"],
-    config: Float[Array, "config config"],
-    fidelity: Float[Array, "epoch epoch"],
-    scores: Float[Array, "task config epoch"],
-    task_noise: Float[Array, "task"],
-    epoch_noise: Float[Array, "epoch"],
-    nugget: Float[Array, "task"],
-    cells: ObservedCells,
-    rank: int,
-) -> tuple[Float[Array, ""], Float[Array, "task"]]:
-    """Log marginal likelihood of the scores that are not NaN, and the task means."""
-    curves = _Curves.of(task, config, fidelity, scores, task_noise, epoch_noise, nugget, cells)
-    solved: Any = profile_log_likelihood(*curves[2:], rank, len(cells.whole))
-    value, means = solved
-    log_noise = (curves.member @ jnp.log(task_noise))[:, None] + jnp.log(epoch_noise)
-    return value - jnp.sum(curves.mask * log_noise) / 2, means * jnp.sqrt(task_noise)
-
-
-class IncompleteSourcePosterior(eqx.Module):
-    r"""What incomplete sources say of any target: everything independent of its observations.
-
-    The interface is that of `amt.gp.posterior.SourcePosterior`. In the basis V of the epochs, the
-    target has the covariance \(s\, k_C(x, x') \Lambda\), less what the sources explain of it.
+class ObservedCurves(AbstractSolver):
+    """Exact on incomplete grids and with a nugget, while the observed curves are few.
 
     Attributes:
-        task: kernel of the sources.
-        scores: source scores, NaN where missing.
-        config: Gram matrix of the grid's configurations.
-        fidelity: eigenvalues and vectors of the epochs', only the largest, in units of the noise.
-        weights: `TargetObservations.response` is linear in the covariances with the grid's
-            configurations: these are the coefficients, in the basis of the epochs.
-        source_mean, task_noise, epoch_scale: as in `SourcePosterior`.
-        nugget: of the sources; the target's is their mean.
-        shared: covariance of the target's nugget with that of each source: 0 but for a target that
-            is one of the sources (`amt.gp.curve_prediction`).
+        whole: curves without a gap, as positions in the raveled (task, config) grid.
+        part: the others that have scores; positions beyond the grid's end are padding.
+        rank: eigenvalues of the fidelity's Gram matrix that are kept: those that count
+            (`amt.kernels.fidelity.FidelityKernel`).
     """
 
-    task: TaskKernel
-    scores: Float[Array, "task config epoch"]
-    config: Float[Array, "config config"]
-    fidelity: Eigen
-    weights: Float[Array, "task config rank"]
-    source_mean: Float[Array, "task"]
-    task_noise: Float[Array, "task"]
-    epoch_scale: Float[Array, "epoch"]
-    nugget: Float[Array, "task"]
-    shared: Float[Array, "task"]
+    whole: Int[Array, "whole"]
+    part: Int[Array, "part"]
+    rank: int = eqx.field(static=True)
 
-    @abstractmethod
-    def explained(
-        self,
-        similarity: Float[Array, "task"],
-        regression: Float[Array, "task"],
-        cross: Float[Array, "row config"],
-        at: Int[Array, "obs"],
-        basis: Float[Array, "obs rank"],
-    ) -> tuple[Float[Array, "obs row rank"], Float[Array, "row rank rank"]]:
-        """What the sources explain of the target's covariances.
+    @classmethod
+    def of(cls, scores: Float[Array, "task config epoch"], rank: int) -> "ObservedCurves":
+        """Find the curves that have scores; `scores` are concrete (not for `jax.jit`)."""
+        missing = np.isnan(np.asarray(scores))
+        there, gap = ~missing.all(2), missing.any(2)
+        whole, part = (np.flatnonzero(there & kind).astype(np.int32) for kind in (~gap, gap))
+        return cls(jnp.asarray(whole), _never_empty(part, there.size), rank)
 
-        Args:
-            similarity: covariances of the target with the sources.
-            regression: its regression coefficients on them.
-            cross: covariances of configurations with those of the grid.
-            at: row of each observation.
-            basis: the epochs' vectors at each observation.
+    @classmethod
+    def of_complete(cls, num_curves: int, rank: int) -> "ObservedCurves":
+        """Take all curves of a complete grid."""
+        none = np.zeros(0, np.int32)
+        return cls(jnp.arange(num_curves), _never_empty(none, num_curves), rank)
 
-        Returns:
-            Of the observations with each row and vector; and of each row's vectors among them.
-        """
+    def solve(self, factors: Factors, scores: Float[Array, "task config epoch"]) -> Solution:
+        curves = _Curves.of(factors, scores, self._index)
+        solved: Any = profile_log_likelihood(*curves[2:], self.rank, len(self.whole))
+        value, means = solved
+        noise = factors.half_log_det_noise(jnp.isfinite(scores))
+        return Solution(value - noise, means * jnp.sqrt(factors.task_noise), jnp.asarray(True))
+
+    def posterior(self, sources: Sources, rank: int | None = None) -> "ObservedCurvesPosterior":
+        factors, scores = sources.factors, sources.scores
+        rank = self.rank if rank is None else min(rank, self.rank)
+        curves = _Curves.of(factors, scores, self._index)
+        solved = _Solved.of(*curves[2:], rank, len(self.whole))
+        of_whole, half = solved.inverses()
+        task_scale, values = jnp.sqrt(factors.task_noise), solved.values
+        part = jnp.einsum("zkxb,xbl->zkxl", half * values[:, None, None], solved.reduced * values)
+        weights = jnp.zeros((scores[..., 0].size, rank), scores.dtype)
+        on_basis = solved.alpha @ solved.vectors * values
+        weights = weights.at[self._index].set(on_basis, mode="drop")
+        return ObservedCurvesPosterior(
+            sources=sources,
+            fidelity=Eigen(values, solved.vectors),
+            source_mean=solved.means * task_scale,
+            weights=weights.reshape(*scores.shape[:2], rank) / task_scale[:, None, None],
+            curve_task=curves.task,
+            curve_config=curves.config,
+            whole=jnp.square(values)[:, None, None] * of_whole,
+            gain=values[:, None, None] * solved.gain,
+            part=part,
+        )
 
     @property
-    def noise(self) -> Float[Array, "epoch"]:
-        """The target's noise variance at each epoch."""
-        return target_noise(self.task_noise) * jnp.square(self.epoch_scale)
-
-    def response(self, cross: Float[Array, "row config"]) -> Float[Array, "task row epoch"]:
-        """See `TargetObservations.response`."""
-        basis = self.fidelity.vectors * self.epoch_scale[:, None]
-        return cross @ self.weights @ basis.T
-
-    def condition(
-        self,
-        observations: Observations,
-        extra: OffGrid | None = None,
-        pending: Observations | None = None,
-    ) -> TargetPosterior:
-        """The target's posterior given the sources and its observations.
-
-        Where the task kernel, once it has seen the target, changes covariances among the sources
-        (a projection to the nearest PSD matrix), only the target's regression on them is taken
-        from it. NaN, never silently wrong, where the kernel is indefinite together with the
-        target.
-
-        Args:
-            extra, pending: as in `SourcePosterior.condition`.
-        """
-        if extra is None:
-            extra = OffGrid.empty(len(self.config), self.config.dtype)
-        at, under_way = observations.with_pending(pending)
-        config, epoch, told = at.config, at.epoch, slice(len(observations.score))
-
-        mean, mean_variance = mean_prior(self.source_mean, self.scores)
-        noise = self.noise[epoch]
-        cross = jnp.concatenate([self.config, extra.cross])
-        known = jnp.concatenate(
-            [cross.T, jnp.concatenate([extra.cross[: len(extra.gram)], extra.gram], 1)]
-        )[config]
-        own = jnp.concatenate([jnp.diagonal(self.config), extra.variance])
-        basis = self.fidelity.vectors * self.epoch_scale[:, None]
-        on_epochs = basis[epoch] * self.fidelity.values
-        between_epochs = on_epochs @ basis[epoch].T
-        prior = known[:, config] * between_epochs
-        alone = jnp.mean(self.nugget)
-        itself = jnp.where(config[:, None] == jnp.arange(len(cross)), alone, 0)
-        response = self.response(cross)
-        seen = beside_sources(
-            observations,
-            self.scores,
-            response,
-            (mean, mean_variance),
-            prior[told, told],
-            noise[told],
-            (itself[:, config] * between_epochs)[told, told],
-        )
-        gram = self.task.with_target(seen).gram()
-        similarity, scale, regression, indefinite = Regression.of(self.task.gram(), gram)
-        scale = jnp.where(indefinite, jnp.nan, scale)
-        at_observations, among = self.explained(similarity, regression, cross, config, basis[epoch])
-
-        # Functions of the epoch are the vectors, and as one more the constant of the unknown mean.
-        blocks = (scale * known + itself)[:, :, None] * on_epochs[:, None, :] - at_observations
-        flat = jnp.full((*blocks.shape[:2], 1), jnp.sqrt(mean_variance))
-        constant = jnp.full((len(basis), 1), jnp.sqrt(mean_variance))
-        variance = (scale * own + alone)[:, None] * (jnp.square(basis) @ self.fidelity.values)
-        rounding = 1e3 * jnp.finfo(variance.dtype).eps * jnp.max(variance)
-        variance -= jnp.einsum("xkl,ek,el->xe", among, basis, basis)
-        variance = jnp.where(jnp.min(variance) < -rounding, jnp.nan, jnp.maximum(variance, 0))
-        prior_mean = mean + jnp.tensordot(similarity, response, 1)
-        on_grid = jnp.tensordot(self.shared, self.weights, 1) @ basis.T
-        prior_mean = prior_mean.at[: len(on_grid)].add(on_grid)
-        return condition_on(
-            at,
-            noise,
-            TargetPosterior(prior_mean, variance + mean_variance),
-            jnp.concatenate([blocks, flat], -1),
-            jnp.concatenate([basis, constant], 1),
-            under_way,
-        )
+    def _index(self) -> Int[Array, "curve"]:
+        return jnp.concatenate([self.whole, self.part])
 
 
-class ObservedCurvesPosterior(IncompleteSourcePosterior):
-    r"""The exact one.
+def _never_empty(part: Int[np.ndarray, "part"], end: int) -> Int[Array, "part"]:
+    """Positions of curves, one beyond the grid's end if there are none."""
+    return jnp.asarray(part if part.size else np.array([end], np.int32))
+
+
+class ObservedCurvesPosterior(IncompletePosterior):
+    r"""The exact posterior of incomplete grids, or of any with a nugget.
 
     Attributes:
         curve_task, curve_config: of each curve, whole ones first.
@@ -483,54 +370,21 @@ class ObservedCurvesPosterior(IncompleteSourcePosterior):
     gain: Float[Array, "rank whole part"]
     part: Float[Array, "part rank part rank"]
 
-    @classmethod
-    def of(
-        cls,
-        task: TaskKernel,
-        config_gram: Float[Array, "config config"],
-        fidelity_gram: Float[Array, "epoch epoch"],
-        scores: Float[Array, "task config epoch"],
-        task_noise: Float[Array, "task"],
-        epoch_noise: Float[Array, "epoch"],
-        nugget: Float[Array, "task"],
-        cells: ObservedCells,
-        rank: int,
-    ) -> "ObservedCurvesPosterior":
-        """Of the scores that are not NaN, and the `rank` largest eigenvalues of the fidelity."""
-        curves = _Curves.of(
-            task.gram(), config_gram, fidelity_gram, scores, task_noise, epoch_noise, nugget, cells
-        )
-        solved = _Solved.of(*curves[2:], rank, len(cells.whole))
-        of_whole, half = solved.inverses()
-        task_scale, values = jnp.sqrt(task_noise), solved.values
-        part = jnp.einsum("zkxb,xbl->zkxl", half * values[:, None, None], solved.reduced * values)
-        weights = jnp.zeros((scores[..., 0].size, rank), scores.dtype)
-        on_basis = solved.alpha @ solved.vectors * values
-        weights = weights.at[jnp.concatenate(cells)].set(on_basis, mode="drop")
-        return cls(
-            task=task,
-            scores=scores,
-            config=config_gram,
-            fidelity=Eigen(values, solved.vectors),
-            weights=weights.reshape(*scores.shape[:2], rank) / task_scale[:, None, None],
-            source_mean=solved.means * task_scale,
-            task_noise=task_noise,
-            epoch_scale=jnp.sqrt(epoch_noise),
-            nugget=nugget,
-            shared=jnp.zeros_like(nugget),
-            curve_task=curves.task,
-            curve_config=curves.config,
-            whole=jnp.square(values)[:, None, None] * of_whole,
-            gain=values[:, None, None] * solved.gain,
-            part=part,
-        )
-
-    def explained(self, similarity, regression, cross, at, basis):
-        noise = jnp.sqrt(self.task_noise)[self.curve_task]
-        same = self.curve_config == jnp.arange(len(cross))[:, None]
-        rows = cross[:, self.curve_config] * similarity[self.curve_task]
-        rows = (rows + jnp.where(same, self.shared[self.curve_task], 0)) / noise
-        to_whole, to_part = jnp.split(rows, [self.whole.shape[1]], 1)
+    def explained(
+        self,
+        target: Target,
+        similarity: Float[Array, "task"],
+        regression: Float[Array, "task"],
+        rows: Rows,
+        at: Int[Array, "obs"],
+        basis: Float[Array, "obs rank"],
+    ) -> tuple[Float[Array, "obs row rank"], Float[Array, "row rank rank"]]:
+        noise = jnp.sqrt(self.sources.factors.task_noise)[self.curve_task]
+        covariance = rows.cross[:, self.curve_config] * similarity[self.curve_task]
+        if target.shared is not None:
+            same = self.curve_config == jnp.arange(len(covariance))[:, None]
+            covariance += jnp.where(same, target.shared[self.curve_task], 0)
+        to_whole, to_part = jnp.split(covariance / noise, [self.whole.shape[1]], 1)
         # What the whole curves explain, and then the others of what is left.
         half = to_whole @ self.whole
         left = to_part - to_whole @ self.gain

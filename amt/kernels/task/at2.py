@@ -6,10 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from amt.kernels.task.base import TargetObservations, TaskKernel, bordered
+from amt.kernels.task.base import TargetObservations, TaskKernel, bordered, mean_distance
 from amt.kernels.task.psd import project_psd
 from amt.parameters import parameter
 
@@ -43,6 +44,11 @@ def task_distances(
     return distance, count / flat.shape[1]
 
 
+def _lengthscale_prior(kernel: "AT2Task") -> dist.Distribution:
+    """Log-normal around the lengthscale that makes the mean exponent of complete tasks 1."""
+    return dist.Normal(0.5 * jnp.log(mean_distance(kernel.distance)), 1.0)
+
+
 class AT2Task(TaskKernel):
     r"""Low-fidelity similarity of tasks.
 
@@ -62,9 +68,14 @@ class AT2Task(TaskKernel):
 
     distance: Float[Array, "task task"]
     overlap: Float[Array, "task task"]
-    scale: Float[Array, ""] = parameter(constraints.positive)
-    lengthscale: Float[Array, ""] = parameter(constraints.positive)
-    U: Float[Array, ""] = parameter(constraints.greater_than(1.0))
+    scale: Float[Array, ""] = parameter(
+        constraints.positive, prior=dist.Normal(0.0, 3.0), role="scale"
+    )
+    lengthscale: Float[Array, ""] = parameter(constraints.positive, prior=_lengthscale_prior)
+    U: Float[Array, ""] = parameter(
+        constraints.greater_than(1.0),
+        prior=dist.Normal(-0.7, 1.0),  # U - 1 is around 1/2
+    )
     psd: Literal["project"] | None = eqx.field(static=True, default="project")
 
     @classmethod

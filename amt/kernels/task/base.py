@@ -81,6 +81,13 @@ class GivenGram(TaskKernel):
         raise TypeError("the similarity of one more task to these is not known")
 
 
+def mean_distance(distance: Float[Array, "task task"]) -> Float[Array, ""]:
+    """Mean over pairs of different tasks; 1 where there is none or all are alike."""
+    pairs = distance.shape[0] * (distance.shape[0] - 1)
+    mean = jnp.sum(distance) / max(pairs, 1)
+    return jnp.where(mean > 0, mean, 1.0)
+
+
 def bordered(
     matrix: Float[Array, "task task"], row: Float[Array, "task"], corner: Float[Array, ""]
 ) -> Float[Array, "task+1 task+1"]:

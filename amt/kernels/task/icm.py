@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
@@ -23,8 +24,13 @@ class ICM(TaskKernel):
     Source: Bonilla, Chai, Williams (2007), equation 2; Swersky, Snoek, Adams (2013), section 3.
     """
 
-    loadings: Float[Array, "task rank"] = parameter()
-    kappa: Float[Array, "task"] = parameter(constraints.positive)
+    loadings: Float[Array, "task rank"] = parameter(
+        constraints.real, prior=dist.Normal(0.0, 1.0), role="loadings"
+    )
+    kappa: Float[Array, "task"] = parameter(
+        constraints.positive,
+        prior=dist.Normal(-2.3, 2.0),  # around 0.1
+    )
 
     @classmethod
     def init(

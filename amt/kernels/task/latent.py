@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
@@ -38,8 +39,12 @@ class LatentTask(TaskKernel):
     (2003) for the mean over an uncertain input.
     """
 
-    embedding: Float[Array, "task latent"] = parameter()
-    scale: Float[Array, ""] = parameter(constraints.positive)
+    embedding: Float[Array, "task latent"] = parameter(
+        constraints.real, prior=dist.Normal(0.0, 1.0), role="embedding"
+    )
+    scale: Float[Array, ""] = parameter(
+        constraints.positive, prior=dist.Normal(0.0, 3.0), role="scale"
+    )
 
     @classmethod
     def init(

@@ -6,10 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from amt.kernels.task.base import TargetObservations, TaskKernel, bordered
+from amt.kernels.task.base import TargetObservations, TaskKernel, bordered, mean_distance
 from amt.kernels.task.psd import project_psd
 from amt.parameters import parameter
 
@@ -55,6 +56,11 @@ def _mean_and_weight(distance: Float[np.ndarray, "task task"]) -> tuple[float, f
     return mean, float(np.clip(weight, 2.0, 1e3))
 
 
+def _bandwidth_prior(kernel: "RankAgreement") -> dist.Distribution:
+    """Log-normal around the mean distance of tasks."""
+    return dist.Normal(jnp.log(mean_distance(kernel.distance)), 1.0)
+
+
 class RankAgreement(TaskKernel):
     r"""Similarity of tasks by Kendall's distance of their rankings.
 
@@ -83,8 +89,10 @@ class RankAgreement(TaskKernel):
     distance: Float[Array, "task task"]
     prior_distance: Float[Array, ""]
     prior_weight: Float[Array, ""]
-    scale: Float[Array, ""] = parameter(constraints.positive)
-    bandwidth: Float[Array, ""] = parameter(constraints.positive)
+    scale: Float[Array, ""] = parameter(
+        constraints.positive, prior=dist.Normal(0.0, 3.0), role="scale"
+    )
+    bandwidth: Float[Array, ""] = parameter(constraints.positive, prior=_bandwidth_prior)
     psd: Literal["project"] | None = eqx.field(static=True, default="project")
 
     @classmethod

@@ -1,6 +1,7 @@
 """Tasks with an output scale each."""
 
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
@@ -16,7 +17,9 @@ class ScaledTask(TaskKernel):
     """
 
     kernel: TaskKernel
-    scales: Float[Array, "task"] = parameter(constraints.positive)
+    scales: Float[Array, "task"] = parameter(
+        constraints.positive, prior=dist.Normal(0.0, 0.5), role="task_scale"
+    )
 
     def gram(self) -> Float[Array, "task task"]:
         return self.scales[:, None] * self.scales * self.kernel.gram()

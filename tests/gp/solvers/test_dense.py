@@ -8,11 +8,11 @@ from numpy.testing import assert_allclose
 
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
-from amt.gp.posterior import Observations
+from amt.gp.observations import Observations
 from amt.gp.solvers.dense import DenseGP, fit_dense
 from amt.inference.mle import fit_mle
 from amt.search.simulate import simulate
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 from tests.problems import small_curves
 
 CURVES = small_curves(4, 5, 4)

@@ -1,0 +1,87 @@
+"""Scores of a target task so far, and what is predicted of its curves."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+
+class Observations(NamedTuple):
+    """Scores of the target, in the order told: the first `count` entries, the rest is padding."""
+
+    config: Int[Array, "obs"]
+    epoch: Int[Array, "obs"]
+    score: Float[Array, "obs"]
+    count: Int[Array, ""]
+
+    @classmethod
+    def empty(cls, capacity: int, dtype: jnp.dtype) -> "Observations":
+        """No observation yet, with room for `capacity`."""
+        index = jnp.zeros((capacity,), jnp.int32)
+        return cls(index, index, jnp.zeros((capacity,), dtype), jnp.zeros((), jnp.int32))
+
+    @classmethod
+    def of(
+        cls, entries: Sequence[tuple[int, int, float]], capacity: int, dtype: jnp.dtype
+    ) -> "Observations":
+        """Gather (configuration, epoch, score), both by position, with room for `capacity`."""
+        config, epoch = np.zeros((2, capacity), np.int32)
+        score = np.zeros(capacity, dtype)
+        for index, entry in enumerate(entries):
+            config[index], epoch[index], score[index] = entry
+        count = jnp.asarray(len(entries), jnp.int32)
+        return cls(jnp.asarray(config), jnp.asarray(epoch), jnp.asarray(score), count)
+
+    def append(
+        self, config: Int[Array, ""], epoch: Int[Array, ""], score: Float[Array, ""]
+    ) -> "Observations":
+        """Add one more observation; it is dropped where the capacity is used up."""
+
+        def put(values: Array, value: Array) -> Array:
+            return values.at[self.count].set(jnp.asarray(value, values.dtype), mode="drop")
+
+        arrays = put(self.config, config), put(self.epoch, epoch), put(self.score, score)
+        return Observations(*arrays, self.count + 1)
+
+    @property
+    def mask(self) -> Bool[Array, "obs"]:
+        """Whether an entry is an observation, and no padding."""
+        return jnp.arange(self.score.shape[0]) < self.count
+
+    def with_pending(
+        self, pending: "Observations | None"
+    ) -> tuple["Observations", Bool[Array, "both"] | None]:
+        """Put `pending` behind these, which alone are counted; and say which are under way."""
+        if pending is None:
+            return self, None
+        under_way = jnp.append(jnp.zeros_like(self.mask), pending.mask)
+        both = Observations(
+            jnp.concatenate([self.config, pending.config]),
+            jnp.concatenate([self.epoch, pending.epoch]),
+            jnp.concatenate([self.score, pending.score]),
+            self.count,
+        )
+        return both, under_way
+
+
+class TargetPosterior(NamedTuple):
+    """Marginals of the noise-free score f of the target, its mean included, on its grid.
+
+    Attributes:
+        mean, variance: of a mixture (`amt.gp.mixture`) with a leading axis of components.
+        log_weights: of a mixture the logarithms of its weights, which sum to 1; else None.
+    """
+
+    mean: Float[Array, "*component config epoch"]
+    variance: Float[Array, "*component config epoch"]
+    log_weights: Float[Array, "component"] | None = None
+
+    def average(self, values: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Average over the components by their weights; values without components stay."""
+        if self.log_weights is None:
+            return values
+        weights = jnp.exp(self.log_weights).reshape(-1, *(1,) * (values.ndim - 1))
+        # Infinite values of components without weight do not count.
+        return jnp.sum(jnp.where(weights > 0, weights * values, 0), axis=0)

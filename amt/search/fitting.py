@@ -1,0 +1,108 @@
+"""Learning a model from source tasks, and conditioning it on them."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray
+from tinygp.kernels import Kernel
+
+from amt.curves import LearningCurves
+from amt.gp.grid import CurveGrid
+from amt.gp.mixture import Mixture
+from amt.gp.model import MultiTaskGP, select_solver
+from amt.gp.posterior import AbstractSourcePosterior
+from amt.gp.solvers import AbstractSolver
+from amt.gp.spectral import numerical_rank
+from amt.inference import INFERENCE, Fitted
+
+Model = TypeVar("Model")
+
+
+def stack(models: Sequence[Model]) -> Model:
+    """Put models of the same structure along a leading axis; for `fit_mle` and `jax.vmap`."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
+
+
+def fit_sources(
+    sources: LearningCurves,
+    key: PRNGKeyArray,
+    *,
+    restarts: int = 1,
+    dtype: DTypeLike = jnp.float64,
+    kernels: dict[str, Any] | None = None,
+    inference: str = "mle",
+    solver: AbstractSolver | None = None,
+    **options: Any,
+) -> tuple[Any, CurveGrid]:
+    """Learn a model from source tasks, from `restarts` starting points.
+
+    Args:
+        kernels: names for `MultiTaskGP.init`, such as `{"config": "matern"}`, and its `noise` and
+            `nugget`.
+        inference: a name in `amt.inference.INFERENCE`.
+        solver: of likelihoods, for "mle" and "map"; by default as `select_solver` says.
+        options: of the inference, such as `steps`.
+
+    Returns:
+        The fit (of "mle" and "map" a `Fit`, else another `amt.inference.Fitted`), and the grid.
+
+    Raises:
+        KeyError: no such inference; the message lists those there are.
+    """
+    if inference not in INFERENCE:
+        raise KeyError(f"no inference {inference!r}; there are {', '.join(INFERENCE)}")
+    grid = CurveGrid.of(sources, dtype)
+    starts = stack(
+        [
+            MultiTaskGP.init(sources, k, dtype=dtype, **(kernels or {}))
+            for k in jax.random.split(key, restarts)
+        ]
+    )
+    method = INFERENCE[inference]
+    if method.incomplete:
+        options["solver"] = select_solver(starts, grid).solver if solver is None else solver
+    fit_key = jax.random.fold_in(key, restarts)
+    return _fit(method.fit, starts, grid, fit_key, **options), grid
+
+
+@eqx.filter_jit
+def _fit(estimate: Callable[..., Fitted], *args: Any, **options: Any) -> Fitted:
+    return estimate(*args, **options)
+
+
+def source_posterior(fit: Fitted, grid: CurveGrid) -> AbstractSourcePosterior | Mixture:
+    """Condition a fit on the source curves, with as many eigenvalues as the fidelity has."""
+    return _posterior(fit, grid, fidelity_rank(fit.model, grid))
+
+
+@eqx.filter_jit
+def _posterior(fit: Fitted, grid: CurveGrid, rank: int) -> AbstractSourcePosterior | Mixture:
+    return fit.posterior(grid, rank)
+
+
+def fidelity_rank(model: MultiTaskGP, grid: CurveGrid, *, multiple: int = 4) -> int:
+    """Numerical rank of the fidelity kernel, rounded up so that few ranks need compiling.
+
+    Of models and grids stacked along leading axes, the largest; models may have more of them, such
+    as one of draws.
+    """
+    batch = model.noise.variance.ndim - 1, grid.epochs.ndim - 1
+    gram = np.asarray(_fidelity_gram(model.fidelity, grid.epochs, batch))
+    rank = numerical_rank(gram)
+    return min(-(-rank // multiple) * multiple, gram.shape[-1])
+
+
+@partial(jax.jit, static_argnums=2)
+def _fidelity_gram(
+    kernel: Kernel, epochs: Float[Array, "*batch epoch"], batch: tuple[int, int]
+) -> Array:
+    gram = lambda kernel, epochs: kernel(epochs, epochs)  # noqa: E731
+    for axis in reversed(range(batch[0])):
+        gram = jax.vmap(gram, in_axes=(0, 0 if axis < batch[1] else None))
+    return gram(kernel, epochs)
