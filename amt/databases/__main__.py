@@ -27,7 +27,6 @@ from amt.files import write_json
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command, and returns its exit status."""
     chosen = _parser().parse_args(arguments)
-    use_compilation_cache()
     console = Console(soft_wrap=True, highlight=False, markup=False)
     try:
         found = examine(
@@ -140,4 +139,5 @@ def _print_curves(found: Examination, console: Console) -> None:
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     sys.exit(main())
