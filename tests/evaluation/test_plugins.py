@@ -129,6 +129,8 @@ from ConfigSpace import ConfigurationSpace, Float
 
 
 class Percent(Outcome):
+    sign: float = -1.0
+
     def forward(self, metric):
         return 1 - metric / 100
 
