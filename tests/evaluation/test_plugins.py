@@ -84,14 +84,16 @@ register(
 KERNEL = '''
 """A kernel of epochs."""
 import jax.numpy as jnp
+import numpyro.distributions as dist
 import amt
+from amt.kernels import FidelityKernel
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
-from tinygp.kernels import Kernel
 
 
-class PowerLaw(Kernel):
-    exponent: Float[Array, ""] = amt.parameter(constraints.positive)
+class PowerLaw(FidelityKernel):
+    numerical_rank = 12
+    exponent: Float[Array, ""] = amt.parameter(constraints.positive, prior=dist.Normal(0.0, 1.0))
 
     @classmethod
     def init(cls, key, dtype):
@@ -127,6 +129,8 @@ from ConfigSpace import ConfigurationSpace, Float
 
 
 class Percent(Outcome):
+    sign: float = -1.0
+
     def forward(self, metric):
         return 1 - metric / 100
 
