@@ -6,7 +6,7 @@ import numpy as np
 from numpy.testing import assert_allclose
 
 from amt.gp.observations import Observations
-from tests.inference.conftest import CHAINS, DATASETS, DRAWS, TASKS
+from tests.inference.simulated import CHAINS, DATASETS, DRAWS, TASKS
 
 
 def test_draws_have_the_shapes_of_all_chains(simulated):
