@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from amt.gp.grid import CurveGrid
 from amt.gp.observations import Observations
+from amt.gp.posterior import AbstractSourcePosterior
 from amt.inference.draws import Draws
 from amt.kernels.task.scaled import ScaledTask
 
