@@ -27,8 +27,8 @@ from amt.gp.solvers.kronecker import KroneckerKernel, grid_points
 from amt.inference.svgp import REFERENCE, SVGPSettings, advance, begin, fit_svgp
 from amt.kernels.task import GivenGram, TaskKernel
 from amt.parameters import parameter, unconstrain
-from amt.search.simulate import simulate
 from amt.search.fitting import stack
+from amt.search.simulate import simulate
 from tests.problems import small_curves
 
 CURVES = small_curves(4, 4, 3)
