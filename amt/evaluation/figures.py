@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from amt.databases import DATABASES
 from amt.evaluation.statistics import CELL, label_of, methods_of, summarize
 from amt.kernels import AT2, KERNELS
 
@@ -51,14 +52,14 @@ def recommendation_figure(
 
     Args:
         results: rows of `amt.evaluation.rows`, of one database.
-        title: what stands before the number of targets; by default the database.
+        title: stands before the number of targets; by default that of the database.
         log_x: epochs on a logarithmic axis.
     """
     summary = summarize(results)
     methods = methods_of(results)
     columns = min(len(methods), 5)
     rows_of_legend = -(-len(methods) // columns)
-    size = 7.0, 3.1 + 0.2 * (rows_of_legend - 1)
+    size = 7.0, 3.4 + 0.2 * (rows_of_legend - 1)
     figure = Figure(figsize=size, layout="constrained")
     panels = {
         "rank": "rank of the recommended (0: best)",
@@ -84,8 +85,10 @@ def recommendation_figure(
     if cells != targets:
         counted += f", {cells} cells (target, training run, seed)"
     bands = "bands: standard error of the mean over them" if cells > 1 else "no bands: one cell"
-    title = results["database"].iloc[0] if title is None else title
-    figure.suptitle(f"{Path(title).stem}: {counted}; {bands}", fontsize=8)
+    name = results["database"].iloc[0]
+    if title is None:
+        title = DATABASES[name].title if name in DATABASES else Path(name).stem
+    figure.suptitle(f"{title}: {counted}; {bands}", fontsize=8)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8

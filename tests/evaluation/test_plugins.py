@@ -67,7 +67,14 @@ def make(theirs=None):
 
 
 register(
-    Record(name="theirs", label="of another library", source="none", make=make, settings=("theirs",), orders=2)
+    Record(
+        name="theirs",
+        label="of another library",
+        source="none",
+        make=make,
+        settings=("theirs",),
+        orders=2,
+    )
 )
 register(
     Record(name="absent", label="not at hand", source="none", make=make, packages=("not_there",))
@@ -114,7 +121,7 @@ DATABASE = '''
 """A database whose metric is an error in percent, and its transform."""
 import numpy as np
 from amt.curves import LearningCurves
-from amt.databases import DATABASES
+from amt.databases import Database, register
 from amt.outcome import Outcome
 from ConfigSpace import ConfigurationSpace, Float
 
@@ -144,7 +151,7 @@ def percents():
     )
 
 
-DATABASES["percents"] = percents
+register(Database("percents", percents, title="Errors in percent"))
 '''
 
 
@@ -231,7 +238,7 @@ def test_a_change_in_one_file_computes_that_tuner_anew(files, forgotten, monkeyp
 
 
 def test_a_plugin_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no plugin .*nothing.py"):
+    with pytest.raises(FileNotFoundError, match=r"no plugin .*nothing\.py"):
         load_plugins([str(tmp_path / "nothing.py")])
     with pytest.raises(ModuleNotFoundError, match="not_there"):
         load_plugins(["not_there"])

@@ -10,8 +10,8 @@ from scipy.stats import norm
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
 from amt.gp.posterior import Ensemble, Observations, TargetPosterior
-from amt.search.simulate import forecast, simulate
 from amt.search.fitting import stack
+from amt.search.simulate import forecast, simulate
 from tests.problems import small_curves
 
 CONFIGS, EPOCHS = 40, 3
