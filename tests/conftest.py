@@ -13,6 +13,7 @@ import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+pytest_plugins = ["tests.inference.simulated"]
 # A new shape compiles anew, which takes a second: few examples, and no deadline.
 hypothesis.settings.register_profile("amt", max_examples=12, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("amt")
