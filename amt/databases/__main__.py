@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if found.curves is not None:
         _print_curves(found, console)
     if given.save_space is not None and found.space is not None:
-        from amt.evaluation.store import write_json
+        from amt.files import write_json
 
         write_json(Path(given.save_space), found.space.to_serialized_dict())
         console.print(f"Search space written to {given.save_space}.\n")

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from amt.databases import load, paper_pairs
+from amt.databases import paper_pairs
 from amt.databases.bundled import (
     PATH,
     bundled,
@@ -300,9 +300,3 @@ def test_pairs_share_no_task_and_exist():
     assert [len(sources) for sources, _ in pairs] == [4] * 5
     assert len(set(tasks)) == 25
     assert set(tasks) <= set(bundled().tasks)
-
-
-def test_unknown_database_is_refused():
-    for function in (load, paper_pairs):
-        with pytest.raises(KeyError, match="no database 'nas'; there are bundled, hyperrec"):
-            function("nas")

@@ -16,7 +16,7 @@ from amt import Tuner
 from amt.curves import LearningCurves
 from amt.databases import bundled, load, long_form, paper_pairs
 from amt.databases.long_form import examine, read_curves
-from amt.evaluation.experiment import make_splits
+from amt.evaluation.splits import make_splits
 
 TASKS, CONFIGS, EPOCHS = ("a", "b", "c"), 6, 4
 

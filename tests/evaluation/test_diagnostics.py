@@ -12,7 +12,7 @@ from amt.evaluation.diagnostics import (
     predictive_quantiles,
     summary,
 )
-from amt.gp.posterior import Observations
+from amt.gp.observations import Observations
 
 # Of `simulated`.
 CHAINS, DRAWS, TASKS = 2, 100, 4

@@ -16,7 +16,7 @@ from tinygp.kernels import Kernel
 
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
-from amt.gp.posterior import Observations
+from amt.gp.observations import Observations
 from amt.gp.solvers.kronecker import outer
 from amt.kernels import KERNELS, TargetObservations, TaskKernel, make_kernel
 from amt.parameters import unconstrain
