@@ -1,8 +1,9 @@
+# ruff: noqa: E402
 """Shared by all tests: float64, how programs are compiled, and the real databases at hand.
 
 Compiling is most of the time of the tests. Programs are compiled without most of XLA's
-optimisations, and kept in `.pytest_cache/jax` for the next run, by all workers and by what the tests
-start as processes of their own.
+optimisations, and kept in `.pytest_cache/jax` for the next run, by all workers and by the processes
+that tests start.
 """
 
 import os
