@@ -242,7 +242,7 @@ def train_epoch(
     batch: int,
     width: int,
 ) -> tuple[State, Int[Array, "network split"]]:
-    """Trains networks for epoch `number` (from 0), and counts their correct predictions after it."""
+    """Trains networks for epoch `number` (from 0), and counts their correct predictions then."""
     key = jax.random.fold_in(key, number)
     shuffled = jax.random.uniform(key, (ROWS,), jnp.float32)
     order = jnp.argsort(jnp.where(jnp.arange(ROWS) < task.train, shuffled, 2))

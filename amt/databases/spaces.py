@@ -1,4 +1,4 @@
-"""Reads search spaces of data files, or infers them from texts, and parses texts as their values."""
+"""Reads search spaces of data files, infers them from texts, and parses texts as their values."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
