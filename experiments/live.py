@@ -91,11 +91,11 @@ class Trainer:
 
 def tune(tuner: amt.Tuner, train: Trainer, budget: int, at_once: int, console: Console) -> None:
     """Trains for `budget` epochs in all, those of earlier runs of this script included."""
-    told = len(tuner.told)
+    done = len(tuner.told)
     with ThreadPoolExecutor(at_once) as pool:
         running: dict[int, Future] = {}
-        while told < budget:
-            while len(tuner.pending) < min(at_once, budget - told):
+        while done < budget:
+            while len(tuner.pending) < min(at_once, budget - done):
                 tuner.ask()
             for trial in tuner.pending:
                 if trial.number not in running:
@@ -105,9 +105,9 @@ def tune(tuner: amt.Tuner, train: Trainer, budget: int, at_once: int, console: C
             trial = tuner.pending[0]
             score, _ = running.pop(trial.number).result()
             tuner.tell(trial.number, trial.epoch, score)
-            told += 1
+            done += 1
             console.print(
-                f"{told:4}  network {trial.number:4}  epoch {trial.epoch:3}  accuracy {score:.3f}",
+                f"{done:4}  network {trial.number:4}  epoch {trial.epoch:3}  accuracy {score:.3f}",
                 highlight=False,
             )
 

@@ -242,7 +242,7 @@ def train_epoch(
     batch: int,
     width: int,
 ) -> tuple[State, Int[Array, "network split"]]:
-    """Epoch `number` (from 0) of training, and the correct predictions after it."""
+    """Trains networks for epoch `number` (from 0), and counts their correct predictions then."""
     key = jax.random.fold_in(key, number)
     shuffled = jax.random.uniform(key, (ROWS,), jnp.float32)
     order = jnp.argsort(jnp.where(jnp.arange(ROWS) < task.train, shuffled, 2))
@@ -300,7 +300,7 @@ def training_keys(name: str, key: int, seed: int) -> tuple[PRNGKeyArray, PRNGKey
 def train_group(
     name: str, task: Task, configs: Sequence[Config], group: tuple[int, int], key: int, seed: int
 ) -> Int[np.ndarray, "split config epoch"]:
-    """Counts of the configurations of one group on one task from one seed."""
+    """Trains one group of configurations from one seed, and counts their correct predictions."""
     batch, width = group
     members = [make_hyper(configs[index], index) for index in groups(configs)[group]]
     with jax.enable_x64(False):

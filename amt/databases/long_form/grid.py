@@ -85,7 +85,7 @@ def make_grid(
 
 
 def _repeats(table: "pd.DataFrame", curve: Int[np.ndarray, "row"]) -> Int[np.ndarray, "row"]:
-    """The rank of each row's seed among those of its task and configuration, its curve."""
+    """The rank of each row's seed among those of its curve, which is a task and configuration."""
     if "seed" not in table:
         return np.zeros(len(table), int)
     seeds = sorted(table["seed"].unique(), key=text_order)
