@@ -69,8 +69,9 @@ def recommendation_figure(
     for axis, (metric, label) in zip(axes, panels.items(), strict=True):
         for method, (color, line) in zip(methods, styles(len(methods)), strict=True):
             rows = summary[summary["method"] == method]
-            query = rows["query"].to_numpy()
-            mean, error = rows[metric].to_numpy(), rows[f"{metric}_error"].to_numpy()
+            query, mean, error = (
+                np.asarray(rows[column]) for column in ("query", metric, f"{metric}_error")
+            )
             axis.plot(
                 query, mean, color=color, linestyle=line, linewidth=1.6, label=label_of(method)
             )
@@ -156,7 +157,7 @@ def inference_figure(table: pd.DataFrame, budgets: Sequence[int]) -> Figure:
     runs = [*KERNELS, "inference"]
     differing = [c for c in runs if len(set(table[c])) > 1] or ["inference"]
     labels = table[differing].agg("-".join, axis=1)
-    names = list(dict.fromkeys(labels.sort_values()))
+    names = sorted(set(labels))
     databases = table["database"].unique()
     figure = Figure(figsize=(10.0, 0.5 + 2.3 * len(databases)), layout="constrained")
     grid = figure.subplots(len(databases), len(panels), squeeze=False)
@@ -187,5 +188,5 @@ def inference_figure(table: pd.DataFrame, budgets: Sequence[int]) -> Figure:
 
 def _cells(table: pd.DataFrame) -> str:
     """The number of cells of each database, in words."""
-    counts = table.groupby("database", sort=False)["cells"].max()
+    counts = dict(zip(table["database"], table["cells"], strict=True))
     return ", ".join(f"{count} cells of {database}" for database, count in counts.items())
