@@ -222,7 +222,8 @@ def test_curves_that_are_all_whole_and_not_on_every_task(dtype, nugget):
 
     def results(dtype):
         grid = CurveGrid.of(curves, dtype)
-        model = MultiTaskGP.init(curves, jax.random.key(0), dtype=dtype, **options)
+        model = MultiTaskGP.init(curves, jax.random.key(0), **options)
+        model = jax.tree.map(lambda leaf: leaf.astype(dtype), model)
         solver, _ = select_solver(model, grid)
         assert len(solver.whole) == 15
 
