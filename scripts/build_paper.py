@@ -2,7 +2,7 @@
 
 For every database with results under `results/at2`, the latest of them is taken:
 
-    paper/figures/at2-<database>.pdf   rank and regret against epochs spent
+    paper/figures/at2-<database>.pdf   rank and regret against epochs spent (also .svg)
     paper/tables/at2.tex               the numbers at a few budgets, all databases
     paper/{figures,tables}/*_ablation  of the ablations, if they are under `results`
     paper/RESULTS.md                   all tables in Markdown, those of paper/benchmarks.md included
@@ -63,9 +63,10 @@ def main(arguments: list[str] | None = None) -> None:
     frames = {database: pd.read_parquet(path) for database, path in latest.items()}
     sections = {}
     for database, frame in frames.items():
-        figure = figures / f"at2-{database}.pdf"
-        save_figure(recommendation_figure(frame), figure)
-        print(f"{figure} from {latest[database]}")
+        for ending in ("pdf", "svg"):
+            figure = figures / f"at2-{database}.{ending}"
+            save_figure(recommendation_figure(frame), figure)
+            print(f"{figure} from {latest[database]}")
         sections[database] = database_section(frame)
     (tables / "at2.tex").write_text(latex_table(frames))
     print(tables / "at2.tex")
