@@ -198,7 +198,7 @@ def test_make_kernel_uses_the_dtype(curves):
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 
-def test_the_new_kernel_of_contributing_works(monkeypatch):
+def test_the_new_kernel_of_the_instructions_works(monkeypatch):
     section = re.search(
         r"^## Adding a kernel$(.*?)(?=^## |\Z)", CONTRIBUTING.read_text(), re.M | re.S
     )

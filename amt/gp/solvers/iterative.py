@@ -51,12 +51,12 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from amt.gp.factors import Factors, Grams, Whitened
-from amt.gp.posterior import Target
+from amt.gp.observations import Observations
 from amt.gp.solvers.base import AbstractSolver, Solution
-from amt.gp.solvers.incomplete import IncompletePosterior
+from amt.gp.solvers.incomplete import Explained, IncompletePosterior, Regressed
 from amt.gp.sources import Rows, Sources
 from amt.gp.spectral import Eigen, Grid, kronecker_product, outer
 from amt.linalg import cholesky, eigh, solve_lower
@@ -467,23 +467,16 @@ class IterativePosterior(IncompletePosterior):
     root: Float[Array, "config config"]
     solved: Bool[Array, ""]
 
-    def explained(
-        self,
-        target: Target,
-        similarity: Float[Array, "task"],
-        regression: Float[Array, "task"],
-        rows: Rows,
-        at: Int[Array, "obs"],
-        basis: Float[Array, "obs rank"],
-    ) -> tuple[Float[Array, "obs row rank"], Float[Array, "row rank rank"]]:
-        functions = rows.cross @ jnp.tensordot(regression, self.deviations, ((0,), (1,)))
-        at_observations = jnp.einsum("zik,ik->iz", functions[:, at], basis)
-        coordinates, scale = rows.cross @ self.root, similarity @ regression
-        between = coordinates[at] @ coordinates.T
+    def explained(self, target: Regressed, rows: Rows, at: Observations) -> Explained:
+        basis = self.basis[at.epoch]
+        functions = rows.cross @ jnp.tensordot(target.weights, self.deviations, ((0,), (1,)))
+        at_observations = jnp.einsum("zik,ik->iz", functions[:, at.config], basis)
+        coordinates, scale = rows.cross @ self.root, target.similarity @ target.weights
+        between = coordinates[at.config] @ coordinates.T
         of_sources = scale * between[:, :, None] * (basis * self.fidelity.values)[:, None, :]
         among = scale * jnp.sum(jnp.square(coordinates), 1)[:, None] * self.fidelity.values
         products = jnp.einsum("zxk,zxl->xkl", functions, functions)
-        return (
+        return Explained(
             of_sources - jnp.tensordot(at_observations, functions, 1),
             jax.vmap(jnp.diag)(among) - products,
         )
