@@ -1,4 +1,4 @@
-"""Writes files that are complete or not there, and reads them."""
+"""Writes files that are complete or not there, and reads JSON files."""
 
 import json
 import os

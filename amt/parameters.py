@@ -54,7 +54,7 @@ _FORGOTTEN: Any = object()
 
 
 class Declaration(NamedTuple):
-    """What a field that is declared with `parameter` says of the leaves that it holds."""
+    """Constraint, prior and role of the leaves that a field declared with `parameter` holds."""
 
     constraint: Constraint
     prior: Prior | None

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -102,7 +103,7 @@ def report(done: Run, console: Console) -> None:
                 f"{of_tuner['divergences']} divergences"
             )
         rows = done.frame[done.frame["method"] == name]
-        unscored = int(rows["score"].isna().sum())
+        unscored = np.isnan(np.asarray(rows["score"])).sum()
         if unscored:
             console.print(
                 f"{unscored} queries of {name} have no score: nothing was left to train, or the "

@@ -361,7 +361,8 @@ def contend(name: str, folder: Path) -> None:
         else:
             rows = list(amt(settings, problem["scores"], subset=name == "subset"))
     points, compiling = zip(*rows, strict=True)
-    columns = dict(zip(Point._fields, map(np.array, zip(*points, strict=True)), strict=True))
+    values = map(np.array, zip(*points, strict=True))
+    columns: Any = dict(zip(Point._fields, values, strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     np.savez(folder / f"{name}.npz", compiling=max(compiling), peak=peak, **columns)
 

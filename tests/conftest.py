@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """Shared by all tests: float64, how programs are compiled, and the real databases at hand.
 
 Compiling is most of the time of the tests. Programs are compiled without most of XLA's
@@ -23,6 +24,7 @@ import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+pytest_plugins = ["tests.inference.simulated"]
 # A new shape compiles anew, which takes a second: few examples, and no deadline.
 hypothesis.settings.register_profile("amt", max_examples=12, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("amt")

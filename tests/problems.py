@@ -94,4 +94,5 @@ def made_up_results(splits: int = 3, budget: int = 12) -> pd.DataFrame:
     metrics = np.random.default_rng(splits).uniform(size=(len(METRICS), len(frame)))
     frame = frame.assign(**dict(zip(METRICS, metrics, strict=True)))
     frame = frame.assign(database="made up", target="task " + frame["split"].astype(str))
+    frame = frame.assign(sources="a,b,c,d")
     return frame.assign(rank=(99 * frame["rank"]).astype(int))

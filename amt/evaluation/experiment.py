@@ -92,8 +92,9 @@ class Experiment:
             orders: how often, each time from another key.
             report: is called with the name of each stage before it starts.
         """
-        run = self._run_pure if isinstance(tuner, Pure) else self._run_host
-        return run(tuner, cells, orders, report)
+        if isinstance(tuner, Pure):
+            return self._run_pure(tuner, cells, orders, report)
+        return self._run_host(tuner, cells, orders, report)
 
     def _run_pure(
         self, tuner: Pure, cells: Sequence[Cell], orders: int, report: Callable[[str], None]

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from amt.databases import DATABASES
 from amt.evaluation.statistics import CELL, label_of, methods_of, summarize
 from amt.kernels import AT2, KERNELS
 
@@ -51,14 +52,14 @@ def recommendation_figure(
 
     Args:
         results: rows of `amt.evaluation.rows`, of one database.
-        title: what stands before the number of targets; by default the database.
+        title: stands before the number of targets; by default that of the database.
         log_x: epochs on a logarithmic axis.
     """
     summary = summarize(results)
     methods = methods_of(results)
     columns = min(len(methods), 5)
     rows_of_legend = -(-len(methods) // columns)
-    size = 7.0, 3.1 + 0.2 * (rows_of_legend - 1)
+    size = 7.0, 3.4 + 0.2 * (rows_of_legend - 1)
     figure = Figure(figsize=size, layout="constrained")
     panels = {
         "rank": "rank of the recommended (0: best)",
@@ -68,8 +69,9 @@ def recommendation_figure(
     for axis, (metric, label) in zip(axes, panels.items(), strict=True):
         for method, (color, line) in zip(methods, styles(len(methods)), strict=True):
             rows = summary[summary["method"] == method]
-            query = rows["query"].to_numpy()
-            mean, error = rows[metric].to_numpy(), rows[f"{metric}_error"].to_numpy()
+            query, mean, error = (
+                np.asarray(rows[column]) for column in ("query", metric, f"{metric}_error")
+            )
             axis.plot(
                 query, mean, color=color, linestyle=line, linewidth=1.6, label=label_of(method)
             )
@@ -84,8 +86,10 @@ def recommendation_figure(
     if cells != targets:
         counted += f", {cells} cells (target, training run, seed)"
     bands = "bands: standard error of the mean over them" if cells > 1 else "no bands: one cell"
-    title = results["database"].iloc[0] if title is None else title
-    figure.suptitle(f"{Path(title).stem}: {counted}; {bands}", fontsize=8)
+    name = results["database"].iloc[0]
+    if title is None:
+        title = DATABASES[name].title if name in DATABASES else Path(name).stem
+    figure.suptitle(f"{title}: {counted}; {bands}", fontsize=8)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
@@ -153,7 +157,7 @@ def inference_figure(table: pd.DataFrame, budgets: Sequence[int]) -> Figure:
     runs = [*KERNELS, "inference"]
     differing = [c for c in runs if len(set(table[c])) > 1] or ["inference"]
     labels = table[differing].agg("-".join, axis=1)
-    names = list(dict.fromkeys(labels.sort_values()))
+    names = sorted(set(labels))
     databases = table["database"].unique()
     figure = Figure(figsize=(10.0, 0.5 + 2.3 * len(databases)), layout="constrained")
     grid = figure.subplots(len(databases), len(panels), squeeze=False)
@@ -184,5 +188,5 @@ def inference_figure(table: pd.DataFrame, budgets: Sequence[int]) -> Figure:
 
 def _cells(table: pd.DataFrame) -> str:
     """The number of cells of each database, in words."""
-    counts = table.groupby("database", sort=False)["cells"].max()
+    counts = dict(zip(table["database"], table["cells"], strict=True))
     return ", ".join(f"{count} cells of {database}" for database, count in counts.items())

@@ -46,7 +46,7 @@ def write_report(folder: Path, draw: Draw, console: Console) -> None:
     for database, rows in shown.groupby("database", sort=False):
         say(f"{database}: mean rank of the recommended ({', '.join(map(str, budgets))} epochs)")
         for _, row in rows.iterrows():
-            name = "-".join(row[c] for c in CHOICES[1:]) + " (published)" * row["published"]
+            name = "-".join(str(row[c]) for c in CHOICES[1:]) + " (published)" * row["published"]
             ranks = (f"{row[f'rank_{b}']:.1f} ± {row[f'rank_{b}_error']:.1f}" for b in budgets)
             say(f"  {row['place']}. {name}: {row['mean_rank']:.1f} ({', '.join(ranks)})")
     for file in (*texts, "figure.pdf", "figure.png"):

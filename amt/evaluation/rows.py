@@ -55,8 +55,10 @@ def result_table(
             config, epoch, score, recommended = (
                 np.asarray(leaf)[index, order] for leaf in trajectory[:4]
             )
-            nothing = Forecast(*[np.full((index + 1, order + 1, len(score)), np.nan)] * 3)
-            forecast = trajectory.forecast or nothing
+            forecast: dict[str, Any] = dict.fromkeys(Forecast._fields, np.full(len(score), np.nan))
+            if trajectory.forecast is not None:
+                leaves = trajectory.forecast._asdict().items()
+                forecast = {name: np.asarray(leaf)[index, order] for name, leaf in leaves}
             columns = {
                 **_key_columns(database, cell, method, order, len(score)),
                 "config": config,
@@ -66,7 +68,7 @@ def result_table(
                 "rank": rank(curves, recommended),
                 "regret": regret(curves, recommended),
                 "normalized_regret": normalized_regret(curves, recommended),
-                **{n: np.asarray(leaf)[index, order] for n, leaf in forecast._asdict().items()},
+                **forecast,
             }
             arrays = [pa.array(columns[f.name]).cast(f.type) for f in SCHEMA]
             tables.append(pa.Table.from_arrays(arrays, schema=SCHEMA))

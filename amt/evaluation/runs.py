@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import pandas as pd
 
 from amt import databases
@@ -175,10 +176,14 @@ def _timings(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, An
 
 def _timings_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     seconds = pd.DataFrame([record["seconds"] for record in records]).sum()
-    fits = pd.DataFrame([fit for record in records for fit in record["diagnostics"]])
+    fits = [fit for record in records for fit in record["diagnostics"]]
+
+    def diagnostic(name: str, summary: Callable[[np.ndarray], Any]) -> Any:
+        return summary(np.array([fit[name] for fit in fits])) if name in fits[0] else None
+
     return {
         "seconds": seconds.to_dict(),
-        "not_converged": int((fits["converged"] == 0).sum()) if "converged" in fits else None,
-        "r_hat": float(fits["r_hat"].max()) if "r_hat" in fits else None,
-        "divergences": int(fits["divergences"].sum()) if "divergences" in fits else None,
+        "not_converged": diagnostic("converged", lambda values: int((values == 0).sum())),
+        "r_hat": diagnostic("r_hat", lambda values: float(values.max())),
+        "divergences": diagnostic("divergences", lambda values: int(values.sum())),
     }

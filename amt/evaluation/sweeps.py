@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -60,7 +61,7 @@ def _row(folder: Path, budgets: Sequence[int]) -> dict[str, Any]:
     settings, timings = (read_json(folder / f"{n}.json") for n in ("settings", "timings"))
     values, cells = settings["settings"], timings["cells"]
     frame = pd.read_parquet(folder / "results.parquet")
-    summary = summarize(frame[frame["method"] == "amt"]).set_index("query")
+    summary = summarize(frame.loc[frame["method"] == "amt"]).set_index("query")
     shown, of_amt = shown_budgets(summary.index, budgets), timings["tuners"]["amt"]
     row: dict[str, Any] = {
         "database": Path(values["database"]).stem,
@@ -98,7 +99,7 @@ def highlights(table: pd.DataFrame, most: int = 8) -> pd.DataFrame:
         most: rows that a small database has.
     """
     of_database = table.groupby("database", sort=False)["task"]
-    place, count = of_database.cumcount() + 1, of_database.transform("size")
+    place, count = of_database.cumcount() + 1, np.asarray(of_database.transform("size"))
     published = (table[list(KERNELS)] == list(AT2)).all(axis=1)
     chosen = (count <= most) | (place <= 5) | (place == count) | published
     return table.assign(place=place, published=published).loc[chosen]

@@ -232,8 +232,8 @@ class _Likelihood(NamedTuple):
         """The scores in units of the noise, task means around `location`."""
         factors = model.factors(grid)
         root = jnp.sqrt(factors.task_noise)
-        terms = factors.whiten(grid.scores), location / root, spread / root
-        return cls(terms, factors.half_log_det_noise(), root)
+        whitened, half_log_det = factors.whiten(grid.scores)
+        return cls((whitened, location / root, spread / root), half_log_det, root)
 
 
 def draw_models(

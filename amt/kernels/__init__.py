@@ -59,8 +59,8 @@ def make_kernel(
     curves: LearningCurves,
     key: PRNGKeyArray,
     dtype: DTypeLike = jnp.float64,
-    **options,
-) -> Kernel:
+    **options: Any,
+) -> Any:
     """The kernel `name` of an `axis` ("task", "config", "fidelity"), started for `curves`.
 
     Args:

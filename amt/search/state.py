@@ -28,7 +28,7 @@ AnyFit = TypeVar("AnyFit", bound=Fitted)
 
 @dataclass
 class State:
-    """What was asked and told, as JSON has it; epochs are those of the sources.
+    """The history of a tuner, as JSON has it; epochs are those of the sources.
 
     Attributes:
         added: the configurations behind those of the sources.

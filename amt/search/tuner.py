@@ -333,7 +333,7 @@ class Tuner:
         return number
 
     def recommend(self) -> int:
-        """The configuration with the largest posterior mean, of those that did not fail."""
+        """The configuration with the largest posterior mean among those that did not fail."""
         posterior = self.posterior()
         excluded = jnp.asarray(self._outside + self._state.failed, int)
         mean = posterior.mean.at[..., excluded, :].set(-jnp.inf)
@@ -343,7 +343,7 @@ class Tuner:
         return Trial(number, dict(self.configs[number]), epoch, self._state.latest(number))
 
     def _progress(self) -> Progress:
-        """What was asked and told, by position."""
+        """The history by positions on the grid."""
         position = self._position
         return Progress(
             added=self._features[len(self.configs) - len(self._state.added) :],
@@ -396,7 +396,7 @@ class Tuner:
     def _neighbours(
         self, values: Float[np.ndarray, "row"], candidates: Candidates, refinement: int
     ) -> Candidates:
-        """As many as there are candidates, of the `CENTERS` rows of the largest values."""
+        """Neighbours of the `CENTERS` best rows, `samples` in all at most."""
         known, centers, seeds = len(self.configs), [], []
         for place, row in enumerate(np.argsort(-values, kind="stable")[:CENTERS]):
             if row >= known:

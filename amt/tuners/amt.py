@@ -100,7 +100,7 @@ class Settings:
         **others: Any,
     ) -> "Settings":
         """From those of `experiments/conf/at2.yaml`, where options stand beside the names."""
-        chosen = dict(others) | dict(kernel or {})
+        chosen: dict[str, Any] = {**others, **(kernel or {})}
         if inference is not None:
             options = dict(inference)
             chosen |= {"inference": options.pop("name"), "restarts": options.pop("restarts", 1)}

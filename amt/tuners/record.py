@@ -72,9 +72,13 @@ class Problem(eqx.Module):
     def of(cls, problem: HostProblem, dtype: DTypeLike = jnp.float64) -> "Problem":
         """The arrays of a problem."""
         curves = problem.sources
-        arrays = curves.scores, curves.features, curves.epochs, curves.cost
-        as_jax = (None if array is None else jnp.asarray(array, dtype) for array in arrays)
-        return cls(*as_jax, budget=problem.budget)
+        return cls(
+            scores=jnp.asarray(curves.scores, dtype),
+            features=jnp.asarray(curves.features, dtype),
+            epochs=jnp.asarray(curves.epochs, dtype),
+            cost=None if curves.cost is None else jnp.asarray(curves.cost, dtype),
+            budget=problem.budget,
+        )
 
 
 class RunStage(Protocol):

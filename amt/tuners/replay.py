@@ -56,8 +56,11 @@ def replay_host(
         if not 0 <= recommended < len(target):
             raise ValueError(f"recommends configuration {recommended}; there are {len(target)}")
         entries.append((config, epoch, score, recommended))
-    config, epoch, score, recommended = map(np.array, zip(*entries, strict=True))
-    return Trajectory(config, epoch, score.astype(target.dtype), recommended)
+    kinds = int, int, target.dtype, int
+    leaves: list[Any] = [
+        np.array(leaf, kind) for leaf, kind in zip(zip(*entries, strict=True), kinds, strict=True)
+    ]
+    return Trajectory(*leaves)
 
 
 def replay_all(
@@ -84,9 +87,12 @@ def replay_all(
         for seed in of_target
     ]
     run = map if executor is None else executor.map
-    leaves = zip(*run(_replay, *zip(*jobs, strict=True)), strict=True)
+    runs = run(_replay, *zip(*jobs, strict=True))
     shape = len(problems), len(seeds[0]), -1
-    return Trajectory(*(np.stack(leaf).reshape(shape) for leaf in list(leaves)[:4]))
+    leaves: list[Any] = [
+        np.stack(leaf).reshape(shape) for leaf in zip(*(done[:4] for done in runs), strict=True)
+    ]
+    return Trajectory(*leaves)
 
 
 def _replay(

@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 from amt import databases
 from amt.curves import LearningCurves
 from amt.databases import DATABASES, Database, load, paper_pairs, register, registry
-from amt.evaluation.experiment import make_splits
+from amt.evaluation.splits import make_splits
 from tests.problems import small_configs, small_space
 
 TASKS = ("a", "b", "c")

@@ -20,8 +20,8 @@ from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
 from amt.inference import fit_mle
 from amt.search.acquisition import upper_confidence_bound
+from amt.search.fitting import stack
 from amt.search.simulate import simulate
-from amt.search.tuner import stack
 from amt.tuners import TUNERS, Host
 from amt.tuners import amt as amt_tuner
 from amt.tuners.amt import Settings, amt

@@ -67,7 +67,14 @@ def make(theirs=None):
 
 
 register(
-    Record(name="theirs", label="of another library", source="none", make=make, settings=("theirs",), orders=2)
+    Record(
+        name="theirs",
+        label="of another library",
+        source="none",
+        make=make,
+        settings=("theirs",),
+        orders=2,
+    )
 )
 register(
     Record(name="absent", label="not at hand", source="none", make=make, packages=("not_there",))
@@ -77,14 +84,16 @@ register(
 KERNEL = '''
 """A kernel of epochs."""
 import jax.numpy as jnp
+import numpyro.distributions as dist
 import amt
+from amt.kernels import FidelityKernel
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
-from tinygp.kernels import Kernel
 
 
-class PowerLaw(Kernel):
-    exponent: Float[Array, ""] = amt.parameter(constraints.positive)
+class PowerLaw(FidelityKernel):
+    numerical_rank = 12
+    exponent: Float[Array, ""] = amt.parameter(constraints.positive, prior=dist.Normal(0.0, 1.0))
 
     @classmethod
     def init(cls, key, dtype):
@@ -114,12 +123,14 @@ DATABASE = '''
 """A database whose metric is an error in percent, and its transform."""
 import numpy as np
 from amt.curves import LearningCurves
-from amt.databases import DATABASES
+from amt.databases import Database, register
 from amt.outcome import Outcome
 from ConfigSpace import ConfigurationSpace, Float
 
 
 class Percent(Outcome):
+    sign: float = -1.0
+
     def forward(self, metric):
         return 1 - metric / 100
 
@@ -144,7 +155,7 @@ def percents():
     )
 
 
-DATABASES["percents"] = percents
+register(Database("percents", percents, title="Errors in percent"))
 '''
 
 
@@ -231,7 +242,7 @@ def test_a_change_in_one_file_computes_that_tuner_anew(files, forgotten, monkeyp
 
 
 def test_a_plugin_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no plugin .*nothing.py"):
+    with pytest.raises(FileNotFoundError, match=r"no plugin .*nothing\.py"):
         load_plugins([str(tmp_path / "nothing.py")])
     with pytest.raises(ModuleNotFoundError, match="not_there"):
         load_plugins(["not_there"])

@@ -45,7 +45,9 @@ def test_orders_are_averaged_within_a_cell_before_the_cells():
     assert one["rank"] == pytest.approx(by_cell.mean())
     assert one["rank_error"] == pytest.approx(by_cell.std() / np.sqrt(3))
     others = summary.loc["amt"]
-    pd.testing.assert_frame_equal(others, summarize(first).set_index(["method", "query"]).loc["amt"])
+    pd.testing.assert_frame_equal(
+        others, summarize(first).set_index(["method", "query"]).loc["amt"]
+    )
 
 
 def test_a_method_that_is_not_registered_is_kept_behind_the_others():

@@ -154,9 +154,7 @@ def test_a_part_is_used_only_for_the_same_provenance(tmp_path):
 def test_a_folder_is_taken_up_again_only_with_the_same_settings(tmp_path):
     settings = {"steps": 3}
     open_folder(tmp_path, settings)
-    part, left_over = (
-        tmp_path / "parts/amt" / f for f in ("0000.parquet", "0001.parquet.7.tmp")
-    )
+    part, left_over = (tmp_path / "parts/amt" / f for f in ("0000.parquet", "0001.parquet.7.tmp"))
     part.parent.mkdir(parents=True)
     part.write_bytes(b"part")
     left_over.write_bytes(b"half")

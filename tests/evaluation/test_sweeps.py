@@ -119,7 +119,9 @@ def test_every_way_of_inference_is_a_line(tmp_path):
     row = table[(table["database"] == "hyperrec") & (table["inference"] == "mle")].iloc[0]
     assert list(line.get_ydata()) == [row["rank_10"], row["rank_25"]]
     assert "database & inference & place" in latex_of_runs(highlights(table))
-    assert markdown_of_runs(highlights(table)).startswith("| database | inference | place | rank 10")
+    assert markdown_of_runs(highlights(table)).startswith(
+        "| database | inference | place | rank 10"
+    )
     title = "3 cells of hyperrec, 3 cells of lcbench; bars: standard error of the mean over them"
     assert figure.get_suptitle() == title
 
@@ -148,7 +150,9 @@ def test_a_sweep_is_taken_up_where_it_was_left_and_reports(tmp_path):
     table = pd.read_csv(tmp_path / "out/table.csv")
     assert set(table["config"]) == {"matern", "tree"}
     assert set(table["cells"]) == {4}
-    assert {"figure.pdf", "figure.png", "table.tex", "table.md"} <= {p.name for p in tmp_path.glob("out/*")}
+    assert {"figure.pdf", "figure.png", "table.tex", "table.md"} <= {
+        p.name for p in tmp_path.glob("out/*")
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     others = [*settings, "kernel.config=matern", "seeds=2"]
     refused = sweep("kernel_ablation.py", tmp_path, *others)

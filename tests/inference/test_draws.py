@@ -6,7 +6,7 @@ import numpy as np
 from numpy.testing import assert_allclose
 
 from amt.gp.observations import Observations
-from tests.inference.conftest import CHAINS, DATASETS, DRAWS, TASKS
+from tests.inference.simulated import CHAINS, DATASETS, DRAWS, TASKS
 
 
 def test_draws_have_the_shapes_of_all_chains(simulated):
@@ -27,7 +27,7 @@ def test_every_draw_gives_a_posterior_of_the_target(simulated):
     posterior = jax.tree.map(lambda x: x[0], simulated.posterior)
     grid = jax.tree.map(lambda x: x[0], simulated.grid)
     few = posterior.thin(5)
-    sources = jax.jit(few.posterior)(grid).sources
+    (sources,) = jax.jit(few.posterior)(grid).components
     assert_allclose(sources.source_mean, few.means)
     observations = Observations.empty(4, jnp.float64)
     for epoch in range(3):

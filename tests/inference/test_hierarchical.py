@@ -17,7 +17,8 @@ from scipy import stats
 
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
-from amt.gp.solvers.kronecker import KroneckerKernel, grid_points, outer
+from amt.gp.points import KroneckerKernel, grid_points
+from amt.gp.spectral import outer
 from amt.inference.coordinates import alike
 from amt.inference.hierarchical import (
     assemble,

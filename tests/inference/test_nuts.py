@@ -6,7 +6,7 @@ import numpy as np
 from numpy.testing import assert_allclose
 
 from amt.inference.nuts import _shrunk_covariance
-from tests.inference.conftest import DATASETS
+from tests.inference.simulated import DATASETS
 
 
 def test_covariance_of_many_draws_is_theirs_and_of_few_nearly_diagonal():

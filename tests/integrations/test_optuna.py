@@ -53,10 +53,13 @@ NEW = 0.55
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled(tmp_path_factory):
-    """A folder for compiled functions, which workers find there instead of compiling them again."""
+    """A folder for compiled functions, which workers find there instead of compiling them again.
+
+    It is that of all tests, where they have one.
+    """
     names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
     before = {name: getattr(jax.config, name) for name in names}
-    folder = str(tmp_path_factory.mktemp("compiled"))
+    folder = before[names[0]] or str(tmp_path_factory.mktemp("compiled"))
     for name, value in zip(names, (folder, 0.3), strict=True):
         jax.config.update(name, value)
     yield {name.upper(): value for name, value in zip(names, (folder, "0.3"), strict=True)}

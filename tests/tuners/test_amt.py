@@ -63,6 +63,6 @@ def test_settings_of_the_command_line_name_what_the_tuner_uses():
     )
     used = RECORD.uses(**chosen)
     assert [kernel.__name__ for kernel in used[:3]] == ["ICM", "AdditiveTree", "LogMatern"]
-    assert used[3:] == [INFERENCE["map"], ACQUISITIONS["ucb"]]
+    assert used[3:] == [INFERENCE["map"].fit, ACQUISITIONS["ucb"]]
     assert RECORD.chosen({**chosen, "budget": 3}) == chosen
     assert isinstance(RECORD.make(**chosen).step, partial)

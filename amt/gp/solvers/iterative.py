@@ -383,7 +383,7 @@ class Iterative(AbstractSolver):
     def solve(self, factors: Factors, scores: Grid) -> Solution:
         factors.require_product("Iterative")
         mask = jnp.isfinite(scores)
-        whitened = factors.whiten(jnp.where(mask, scores, 0))
+        whitened, _ = factors.whiten(jnp.where(mask, scores, 0))
         solved: Any = profile_log_likelihood(whitened, mask, self.settings)
         value, means, converged = solved
         noise = factors.half_log_det_noise(mask)
@@ -402,7 +402,8 @@ class Iterative(AbstractSolver):
         settings, task_noise = self.settings, sources.factors.task_noise
         sources.factors.require_product("Iterative")
         mask = jnp.isfinite(sources.scores)
-        grams, whitened, shape = sources.factors.whiten(jnp.where(mask, sources.scores, 0))
+        known = jnp.where(mask, sources.scores, 0)
+        (grams, whitened, shape), _ = sources.factors.whiten(known)
         latent = Latent.of(grams, mask, shape, settings.rank if rank is None else rank)
         tight = settings._replace(
             tolerance=1e-2 * settings.tolerance, max_steps=10 * settings.max_steps, lanczos=1

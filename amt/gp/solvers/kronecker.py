@@ -54,10 +54,10 @@ class Kronecker(AbstractSolver):
 
     def solve(self, factors: Factors, scores: Grid) -> Solution:
         factors.require_product("Kronecker")
-        whitened = factors.whiten(scores)
+        whitened, half_log_det = factors.whiten(scores)
         value, means = profile_log_likelihood(*whitened)
         return Solution(
-            value - factors.half_log_det_noise(),
+            value - half_log_det,
             means * jnp.sqrt(factors.task_noise),
             jnp.asarray(True),
         )
@@ -77,7 +77,7 @@ class Kronecker(AbstractSolver):
         factors = sources.factors
         factors.require_product("Kronecker")
         noise_scale = jnp.sqrt(factors.task_noise)
-        grams, scores, shape = factors.whiten(sources.scores)
+        (grams, scores, shape), _ = factors.whiten(sources.scores)
         if means is None:
             spectral, whitened_means = _profile(Spectral.of(grams, scores), shape)
             means = whitened_means * noise_scale

@@ -99,7 +99,7 @@ class _Curves(NamedTuple):
     ) -> "_Curves":
         """Gather the curves at positions of the raveled (task, config) grid."""
         there = jnp.isfinite(scores)
-        (task, config, fidelity), whitened, shape = factors.whiten(jnp.where(there, scores, 0))
+        ((task, config, fidelity), whitened, shape), _ = factors.whiten(jnp.where(there, scores, 0))
         num_tasks, num_configs, num_epochs = scores.shape
         at_task, at_config = jnp.divmod(index, num_configs)
         at = jnp.minimum(at_task, num_tasks - 1)

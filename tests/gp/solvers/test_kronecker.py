@@ -40,9 +40,9 @@ def with_gradients(function, arguments=(0, 1)):
 
 def residual_density(factors, scores):
     """Of scores whose mean is 0."""
-    whitened = factors.whiten(scores)
+    whitened, half_log_det = factors.whiten(scores)
     density = log_likelihood(whitened.grams, whitened.scores)
-    return density - factors.half_log_det_noise(), None
+    return density - half_log_det, None
 
 
 def dense_residual_density(factors, scores):
