@@ -9,14 +9,11 @@ that tests start.
 import os
 from pathlib import Path
 
-ENVIRONMENT = {
-    "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parents[1] / ".pytest_cache" / "jax"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-}
-# JAX reads them when it is imported, below.
-for name, value in ENVIRONMENT.items():
-    os.environ.setdefault(name, value)
+# JAX reads these when it is imported, below.
+PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # Small factorisations gain nothing from OpenBLAS's threads, which spin when cores are taken. It
 # reads this when it is loaded, below.
