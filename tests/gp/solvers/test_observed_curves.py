@@ -241,7 +241,10 @@ def test_curves_that_are_all_whole_and_not_on_every_task(dtype, nugget):
         *_, got = results("float32")
         leaves = jax.tree.leaves(got)
         assert all(leaf.dtype == jnp.float32 for leaf in leaves)
-        assert_close(got, want, 1e-3)
+        (likelihood, gradients), (expected, slow) = got[0], want[0]
+        assert_close(likelihood, expected, 1e-3)
+        assert_close(gradients, slow, 1e-2)
+        assert_close(got[1:], want[1:], 1e-3)
         return
     (value, means), _ = want[0]
     assert_close((value, means), oracle.profile(oracle.of_model(model, grid), grid.scores))
