@@ -9,7 +9,7 @@ import numpy as np
 from ConfigSpace import ConfigurationSpace
 from jaxtyping import Bool, Float, Int
 
-from amt.outcome import Outcome
+from amt.outcome import Outcome, RobustOutcome
 from amt.space import Encoder, check_configs
 
 
@@ -44,7 +44,7 @@ class LearningCurves:
     epochs: Int[np.ndarray, "epoch"] = None  # pyright: ignore
     cost: Float[np.ndarray, "task config epoch"] | None = None
     repeats: Float[np.ndarray, "repeat task config epoch"] | None = None
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: Outcome = field(default_factory=RobustOutcome)
 
     def __post_init__(self):
         repeats, cost = _array(self.repeats), _array(self.cost)
@@ -78,8 +78,8 @@ class LearningCurves:
                     "what is missing"
                 )
 
-        given = scores if repeats is None else repeats
-        refuse("score", given, np.isinf(given))
+        measured = scores if repeats is None else repeats
+        refuse("score", measured, np.isinf(measured))
         if cost is not None:
             refuse("cost", cost, np.isinf(cost) | (cost < 0))
 
@@ -120,7 +120,9 @@ class LearningCurves:
         configs: Sequence[int] | None = None,
         epochs: Sequence[int] | None = None,
     ) -> "LearningCurves":
-        """Some tasks by name, configurations by position and epochs by value, in that order.
+        """The curves of some tasks by name, configurations by position and epochs by value.
+
+        All come in the order in which they are named.
 
         Raises:
             KeyError: a task, configuration or epoch that is not there.
@@ -143,14 +145,14 @@ class LearningCurves:
         )
 
     def repeat(self, index: int) -> "LearningCurves":
-        """One of the repeats by itself, its scores as `scores`.
+        """The learning curves of one repeat, with its scores as `scores`.
 
         Raises:
             KeyError: there is no such repeat.
         """
-        there = 0 if self.repeats is None else len(self.repeats)
-        if self.repeats is None or not 0 <= index < there:
-            raise KeyError(f"no repeat {index}; there are {there}")
+        count = 0 if self.repeats is None else len(self.repeats)
+        if self.repeats is None or not 0 <= index < count:
+            raise KeyError(f"no repeat {index}; there are {count}")
         return LearningCurves(
             configs=self.configs,
             space=self.space,
@@ -175,16 +177,18 @@ class LearningCurves:
         return self.select(tasks=sources), self.select(tasks=[target])
 
     def leave_one_out(self) -> Iterator[tuple["LearningCurves", "LearningCurves"]]:
-        """`split` with each task in turn as the target, all others as sources."""
+        """Splits with each task in turn as the target and all others as its sources."""
         for target in self.tasks:
             yield self.split([t for t in self.tasks if t != target], target)
 
 
 def _array(values: Any) -> Any:
+    """A copy of some values as an array of floats; None if there are none."""
     return None if values is None else np.array(values, np.float64)
 
 
 def _mean(repeats: Float[np.ndarray, "repeat task config epoch"]) -> Float[np.ndarray, "..."]:
+    """The mean over repeats of what is not missing; NaN where all are."""
     if repeats.ndim != 4 or not len(repeats):
         raise ValueError(f"repeats have shape {repeats.shape}, not (repeat, task, config, epoch)")
     count = (~np.isnan(repeats)).sum(0)
@@ -192,10 +196,11 @@ def _mean(repeats: Float[np.ndarray, "repeat task config epoch"]) -> Float[np.nd
     return total / np.maximum(count, 1)
 
 
-def _positions(what: str, there: Sequence[Any], chosen: Sequence[Any] | None) -> list[int]:
-    position = {name: index for index, name in enumerate(there)}
-    chosen = list(there) if chosen is None else list(chosen)
+def _positions(what: str, known: Sequence[Any], chosen: Sequence[Any] | None) -> list[int]:
+    """Positions of the chosen names among those known; of all of them if None is chosen."""
+    position = {name: index for index, name in enumerate(known)}
+    chosen = list(known) if chosen is None else list(chosen)
     for name in chosen:
         if name not in position:
-            raise KeyError(f"no {what} {name!r}; there are {', '.join(map(str, there))}")
+            raise KeyError(f"no {what} {name!r}; there are {', '.join(map(str, known))}")
     return [position[name] for name in chosen]

@@ -1,5 +1,6 @@
-"""Files that are complete or not there."""
+"""Writes files that are complete or not there, and reads JSON files."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,3 +25,17 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         os.fsync(folder)  # the new name itself
     finally:
         os.close(folder)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, completely or not at all."""
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    atomic_write(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; None unless it is there and whole."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None

@@ -2,7 +2,24 @@ r"""Outcome transforms: from a metric, such as a loss, to the scores that the mo
 
 The model wants scores of which larger are better, with a scale near 1, and that differ between
 tasks by no more than a mean. Accuracies are like that; losses are not, and neither is a metric in
-other units. `Outcome.fit` chooses, of a metric y over all source tasks:
+other units. An `Outcome` is a transform with an inverse; one of your own is a class with these
+methods, given to `LearningCurves`, such as
+
+```python
+class Logit(Outcome):  # of an accuracy
+    sign: float = 1.0
+
+    def forward(self, metric):
+        return np.log(metric) - np.log1p(-np.asarray(metric))
+
+    def inverse(self, score):
+        return 1 / (1 + np.exp(-np.asarray(score)))
+
+    def __str__(self):
+        return "score = logit(y)"
+```
+
+`Outcome.fit` chooses a `RobustOutcome` for a metric y, from its values on all source tasks:
 
 - maximised, within [0, 1] (accuracies, AUC): the metric itself,
 - minimised, never negative (losses, error rates): \(g(y) = -\operatorname{arcsinh}(y / \delta)\),
@@ -25,6 +42,7 @@ logarithmic tails; Burbidge, Magee, Robb (1988), Alternative Transformations to 
 Values of the Dependent Variable, for arcsinh.
 """
 
+from abc import abstractmethod
 from typing import Any
 
 import equinox as eqx
@@ -34,10 +52,64 @@ import numpy as np
 from jaxtyping import Array, Float
 
 _NORMAL_IQR = 1.3489795003921634
+_KNEE = 5.0
+_SOFTENING_QUANTILE = 0.01
 
 
 class Outcome(eqx.Module):
-    """The transform of one metric; by default none. NumPy in, NumPy out, and likewise for JAX.
+    """A strictly monotone transform between a metric and scores, of which larger are better.
+
+    Attributes:
+        sign: -1 if the metric is minimised, 1 if it is maximised.
+    """
+
+    sign: eqx.AbstractVar[float]
+
+    @abstractmethod
+    def forward(self, metric: Any) -> Any:
+        """Scores of values of the metric, a number or a NumPy array."""
+
+    @abstractmethod
+    def inverse(self, score: Any) -> Any:
+        """Values of the metric that have these scores.
+
+        For a posterior with mean m and standard deviation s, `inverse(m)` is the metric's median,
+        `inverse(m - 2 * s)` and `inverse(m + 2 * s)` are quantiles; its mean is another number.
+        """
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """The formula, to print."""
+
+    @staticmethod
+    def fit(metric: Float[np.ndarray, "..."], *, minimise: bool = False) -> "RobustOutcome":
+        """The transform for a metric, from its values on all source tasks; NaN are left out.
+
+        Raises:
+            ValueError: there is no value, or one is infinite.
+        """
+        values = np.asarray(metric, np.float64)
+        values = values[~np.isnan(values)]
+        if not values.size or np.isinf(values).any():
+            raise ValueError("an outcome transform needs values of the metric, and finite ones")
+        if not minimise and values.min() >= 0 and values.max() <= 1:
+            return RobustOutcome()
+        softening = None
+        if minimise and values.min() >= 0 and values.max() > 0:
+            softening = float(np.quantile(values[values > 0], _SOFTENING_QUANTILE))
+        plain = RobustOutcome(sign=-1.0 if minimise else 1.0, softening=softening)
+        scores = plain.forward(values)
+        lower, location, upper = np.quantile(scores, [0.25, 0.5, 0.75])
+        rounding = 1e-12 * np.abs(scores).max()
+        spreads = (upper - lower) / _NORMAL_IQR, scores.std()
+        scale = next((float(spread) for spread in spreads if spread > rounding), 1.0)
+        return RobustOutcome(plain.sign, softening, float(location), scale, _KNEE)
+
+
+class RobustOutcome(Outcome):
+    """Standardisation by median and interquartile range, with logarithmic tails; by default none.
+
+    For NumPy arrays it computes by NumPy, for JAX arrays by JAX.
 
     Attributes:
         sign: -1 if the metric is minimised, 1 if it is maximised.
@@ -52,32 +124,7 @@ class Outcome(eqx.Module):
     scale: float = 1.0
     knee: float = np.inf
 
-    @classmethod
-    def fit(cls, metric: Float[np.ndarray, "..."], *, minimise: bool = False) -> "Outcome":
-        """The transform for a metric, from its values on all source tasks; NaN are left out.
-
-        Raises:
-            ValueError: there is no value, or one is infinite.
-        """
-        values = np.asarray(metric, np.float64)
-        values = values[~np.isnan(values)]
-        if not values.size or np.isinf(values).any():
-            raise ValueError("an outcome transform needs values of the metric, and finite ones")
-        if not minimise and values.min() >= 0 and values.max() <= 1:
-            return cls()
-        softening = None
-        if minimise and values.min() >= 0 and values.max() > 0:
-            softening = float(np.quantile(values[values > 0], 0.01))
-        plain = cls(sign=-1.0 if minimise else 1.0, softening=softening)
-        scores = plain.forward(values)
-        lower, location, upper = np.quantile(scores, [0.25, 0.5, 0.75])
-        rounding = 1e-12 * np.abs(scores).max()
-        spreads = (upper - lower) / _NORMAL_IQR, scores.std()
-        scale = next((float(spread) for spread in spreads if spread > rounding), 1.0)
-        return cls(plain.sign, softening, float(location), scale, 5.0)
-
     def forward(self, metric: Any) -> Any:
-        """Scores, larger being better, of values of the metric."""
         xp, y = _array(metric)
         if self.softening is not None:
             y = xp.arcsinh(y / self.softening)
@@ -85,18 +132,12 @@ class Outcome(eqx.Module):
         return xp.maximum(z, -self.knee) - xp.log1p(xp.maximum(-self.knee - z, 0.0))
 
     def inverse(self, score: Any) -> Any:
-        """Values of the metric of scores.
-
-        Of a posterior's mean m and standard deviation s it gives the median `inverse(m)` and the
-        quantiles `inverse(m - 2 * s)` and `inverse(m + 2 * s)`; the metric's mean is another.
-        """
         xp, score = _array(score)
         z = xp.maximum(score, -self.knee) - xp.expm1(xp.maximum(-self.knee - score, 0.0))
         y = self.sign * (z * self.scale + self.location)
         return y if self.softening is None else xp.sinh(y) * self.softening
 
     def __str__(self) -> str:
-        """The formula, to print."""
         sign = "-" if self.sign < 0 else ""
         y = "y" if self.softening is None else f"arcsinh(y / {self.softening:.4g})"
         if self.knee == np.inf and (self.location, self.scale) == (0, 1):
@@ -107,6 +148,7 @@ class Outcome(eqx.Module):
 
 
 def _array(values: Any) -> tuple[Any, Float[np.ndarray, "..."] | Float[Array, "..."]]:
+    """The array library of some values, NumPy or jax.numpy, and the values as its array."""
     if isinstance(values, jax.Array):
         return jnp, values
     return np, np.asarray(values, np.float64)

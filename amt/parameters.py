@@ -12,9 +12,10 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax.tree_util import GetAttrKey
 from jaxtyping import Array
-from numpyro.distributions import Distribution, biject_to, constraints
+from numpyro.distributions import Distribution, Normal, biject_to, constraints
 from numpyro.distributions.constraints import Constraint
 from numpyro.distributions.transforms import Transform
 
@@ -53,7 +54,7 @@ _FORGOTTEN: Any = object()
 
 
 class Declaration(NamedTuple):
-    """What a field that is declared with `parameter` says of the leaves that it holds."""
+    """Constraint, prior and role of the leaves that a field declared with `parameter` holds."""
 
     constraint: Constraint
     prior: Prior | None
@@ -89,7 +90,7 @@ def parameter(
 
     Raises:
         TypeError: no prior is given, or what is given is none.
-        ValueError: no such role, or the constraint is not that of the role.
+        ValueError: no such role, or not the constraint or prior that the role has.
     """
     if prior is _FORGOTTEN:
         raise TypeError(
@@ -106,6 +107,9 @@ def parameter(
         raise ValueError(f"no role {role!r}; there are {', '.join(get_args(Role))}")
     if constraint is not _CONSTRAINT_OF_ROLE.get(role, constraint):
         raise ValueError(f"the constraint of {role!r} is {_CONSTRAINT_OF_ROLE[role]}")
+    centred = isinstance(prior, Normal) and prior.loc == 0
+    if role in ("loadings", "embedding") and isinstance(prior, Distribution) and not centred:
+        raise ValueError(f"the prior of {role!r} is normal with mean 0")
     return eqx.field(metadata={_METADATA: Declaration(constraint, prior, role)}, **options)
 
 
@@ -144,7 +148,7 @@ class Learned(NamedTuple):
     @property
     def free(self) -> Array:
         """Its unconstrained value."""
-        return self.transform._inverse(self.value)
+        return jnp.asarray(self.transform._inverse(self.value))
 
     @property
     def prior(self) -> Distribution:
@@ -229,7 +233,7 @@ def unconstrain(model: Model) -> Parameterization[Model]:
         )
 
     free = tuple(
-        transform._inverse(leaf)
+        jnp.asarray(transform._inverse(leaf))
         for leaf, transform in zip(leaves, transforms, strict=True)
         if transform is not None
     )

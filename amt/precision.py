@@ -44,7 +44,7 @@ def require_dtype(dtype: DTypeLike) -> jnp.dtype:
         RuntimeError: float64 is requested and x64 is off.
     """
     checked = check_dtype(dtype)
-    if checked == jnp.float64 and not jax.config.jax_enable_x64:
+    if jax.dtypes.canonicalize_dtype(checked) != checked:
         raise RuntimeError(
             "float64 was requested, but JAX's x64 mode is off: wrap the call in "
             "`with amt.precision('float64'):`, call jax.config.update('jax_enable_x64', True) "

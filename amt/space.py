@@ -21,10 +21,11 @@ from ConfigSpace.types import NotSet
 from jaxtyping import Float
 
 Config = Mapping[str, Any]
+_Ordered = NumericalHyperparameter | OrdinalHyperparameter
 
 
 def check_configs(space: ConfigurationSpace, configs: Iterable[Config]) -> tuple[dict, ...]:
-    """The configurations as dicts of plain Python values, if all are legal in `space`.
+    """The configurations as dicts of plain Python values, all of them legal in `space`.
 
     Constants may be left out.
 
@@ -96,13 +97,13 @@ class Encoder:
     """
 
     def __init__(self, space: ConfigurationSpace):
-        numeric: dict[str, list[Hyperparameter]] = {}
-        categorical: dict[str, list[Hyperparameter]] = {}
+        numeric: dict[str, list[_Ordered]] = {}
+        categorical: dict[str, CategoricalHyperparameter] = {}
         position = {h.name: (h.meta or {}).get("position", 0) for h in space.values()}
         for hyperparameter in sorted(space.values(), key=lambda h: position[h.name]):
             if isinstance(hyperparameter, CategoricalHyperparameter):
-                categorical[hyperparameter.name] = [hyperparameter]
-            elif isinstance(hyperparameter, NumericalHyperparameter | OrdinalHyperparameter):
+                categorical[hyperparameter.name] = hyperparameter
+            elif isinstance(hyperparameter, _Ordered):
                 column = (hyperparameter.meta or {}).get("column", hyperparameter.name)
                 numeric.setdefault(column, []).append(hyperparameter)
             elif not isinstance(hyperparameter, Constant):
@@ -111,17 +112,17 @@ class Encoder:
         self._space = space
         conditional = set(space.conditional_hyperparameters)
         self._numeric, self._categorical = numeric, categorical
+        members = {column: [h.name for h in sharing] for column, sharing in numeric.items()}
+        members |= {name: [name] for name in categorical}
         self._conditional = {
-            column: [member.name for member in members]
-            for column, members in (numeric | categorical).items()
-            if any(member.name in conditional for member in members)
+            column: names for column, names in members.items() if conditional & {*names}
         }
         self.numeric = len(numeric)
-        self.categories = tuple(len(h.choices) for (h,) in categorical.values())
+        self.categories = tuple(len(h.choices) for h in categorical.values())
         self.conditional = tuple(self._conditional)
         self.columns = (
             *numeric,
-            *(f"{h.name}={choice}" for (h,) in categorical.values() for choice in h.choices),
+            *(f"{h.name}={choice}" for h in categorical.values() for choice in h.choices),
             *(f"{name} is active" for name in self.conditional),
         )
 
@@ -137,17 +138,16 @@ class Encoder:
             ValueError: hyperparameters share a column and one of their conditions is not on values
                 of a categorical parent, so that no column says which of them is active.
         """
-        groups = {(): Group((), (), ())}
+        groups: dict[tuple[int, ...], Group] = {(): Group((), (), ())}
         for index, (column, hyperparameters) in enumerate(self._numeric.items()):
             for hyperparameter in hyperparameters:
                 active = self._active(column, hyperparameter, len(hyperparameters) > 1)
                 group = groups.setdefault(active, Group((), (), active))
                 groups[active] = group._replace(numeric=(*group.numeric, index))
         end = self.numeric
-        for size, (column, (hyperparameter,)) in zip(
-            self.categories, self._categorical.items(), strict=True
-        ):
-            active = self._active(column, hyperparameter, False)
+        for hyperparameter in self._categorical.values():
+            size = len(hyperparameter.choices)
+            active = self._active(hyperparameter.name, hyperparameter, False)
             group = groups.setdefault(active, Group((), (), active))
             one_hot = tuple(range(end, end + size))
             groups[active] = group._replace(categorical=(*group.categorical, one_hot))
@@ -155,7 +155,7 @@ class Encoder:
         return tuple(groups.values())
 
     def _active(self, column: str, hyperparameter: Hyperparameter, shared: bool) -> tuple[int, ...]:
-        """`Group.active` of a hyperparameter in a column."""
+        """Columns whose sum is 1 where a hyperparameter is active; none if it always is."""
         conditions = self._space.parent_conditions_of[hyperparameter.name]
         if not conditions:
             return ()
@@ -174,7 +174,7 @@ class Encoder:
         return (self.columns.index(f"{column} is active"),)
 
     def __call__(self, configs: Sequence[Config]) -> Float[np.ndarray, "config feature"]:
-        """Features of legal configurations (`check_configs`)."""
+        """Features of configurations that are legal (`check_configs`)."""
         return np.array([self._row(config) for config in configs]).reshape(-1, self.num_features)
 
     def _row(self, config: Config) -> list[float]:
@@ -184,7 +184,7 @@ class Encoder:
         ]
         one_hot = [
             float(config.get(h.name) == choice)
-            for (h,) in self._categorical.values()
+            for h in self._categorical.values()
             for choice in h.choices
         ]
         active = [
@@ -193,7 +193,8 @@ class Encoder:
         return numeric + one_hot + active
 
 
-def _position(hyperparameter: Hyperparameter, value: Any) -> float:
+def _position(hyperparameter: _Ordered, value: Any) -> float:
+    """Where in its range a numeric or ordinal hyperparameter's value is, from 0 to 1."""
     if isinstance(hyperparameter, OrdinalHyperparameter):
         return hyperparameter.sequence.index(value) / max(len(hyperparameter.sequence) - 1, 1)
     scale = np.log if getattr(hyperparameter, "log", False) else np.asarray

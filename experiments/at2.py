@@ -6,12 +6,13 @@ python experiments/at2.py                                      # bundled databas
 python experiments/at2.py database=lcbench kernel.config=matern inference=map
 python experiments/at2.py database=hyperrec split=leave_one_out seeds=5
 python experiments/at2.py database=losses.csv split=leave_one_out +database_options.minimise=true
+python experiments/at2.py plugins=[mine.py] tuners=[amt,mine]  # mine.py registers a tuner
 ```
 
-For each split and seed: learn the model from the source tasks, then spend `budget` epochs on the
-target, one at a time. The rank and regret of the configuration that is recommended after each
-epoch go to `results.parquet`, beside those of the trivial baselines; a run that is stopped goes on
-where it was. All settings are in `conf/at2.yaml`.
+For each split and seed, each tuner (`amt.tuners`) learns from the source tasks, then spends
+`budget` epochs on the target, one at a time. The rank and regret of the configuration that it
+recommends after each epoch go to `results.parquet`; a run that is stopped goes on where it was, and
+one with more tuners computes these alone. All settings are in `conf/at2.yaml`.
 
 Source: Xiao, Xing, Neiswanger (2021), section 5.
 """
@@ -31,16 +32,16 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from amt.evaluation import store as results
-from amt.evaluation.experiment import METHODS
-from amt.evaluation.figures import LABELS, recommendation_figure, save_figure
-from amt.evaluation.runs import Run, run
+from amt.compilation import use_compilation_cache
+from amt.evaluation.figures import recommendation_figure, save_figure
+from amt.evaluation.provenance import fingerprint
+from amt.evaluation.runs import NOT_SHARED, Run, run
+from amt.evaluation.tables import console_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,24 +52,25 @@ def main(conf: DictConfig) -> None:
     output, log_x = values.pop("output"), values.pop("log_x")
     folder = output_folder(values) if output is None else Path(output).resolve()
     console = Console()
-    columns = TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn()
+    use_compilation_cache()
+    columns = TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn()
     try:
         with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-            bar = progress.add_task("chunks")
+            bar = progress.add_task("parts")
             done = run(
                 values,
                 folder,
                 lambda number, total, stage: progress.update(
-                    bar, completed=number, total=total, description=f"chunk {number}: {stage}"
+                    bar, completed=number, total=total, description=f"part {number}: {stage}"
                 ),
             )
-    except (KeyError, ValueError, FileNotFoundError) as error:
+    except (KeyError, ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
         sys.exit(f"at2.py: {error.args[0] if isinstance(error, KeyError) else error}")
     figure = recommendation_figure(done.frame, log_x=log_x)
     for ending in ("pdf", "png"):
         save_figure(figure, folder / f"figure.{ending}")
     if done.anew:
-        console.print("Data, code or versions have changed: computed anew.")
+        console.print(f"Data, code or versions have changed: {', '.join(done.anew)} anew.")
     report(done, console)
     for file in ("figure.pdf", "figure.png", "results.parquet"):
         console.print(f"{folder / file}", soft_wrap=True, highlight=False)
@@ -77,50 +79,36 @@ def main(conf: DictConfig) -> None:
 def output_folder(values: dict[str, Any]) -> Path:
     """Where results of these settings go."""
     kernels, database = "-".join(values["kernel"].values()), Path(values["database"]).stem
-    digest = results.fingerprint(repr(sorted(values.items())))[:8]
+    digest = fingerprint(repr(sorted((k, v) for k, v in values.items() if k not in NOT_SHARED)))[:8]
     return ROOT / "results" / "at2" / database / f"{kernels}-{digest}"
 
 
 def report(done: Run, console: Console) -> None:
     """Print what came out, and how long it took."""
-    summary = results.summarize(done.frame).set_index(["method", "query"])
-    budgets = results.shown_budgets(set(done.frame["query"]))
-    cells = done.timings["cells"]
-    titles = {"rank": ("Rank", 1), "normalized_regret": ("Normalized regret (%)", 100)}
-    for metric, (title, scale) in titles.items():
-        table = Table(
-            title=f"{title} of the recommended after some epochs, {cells} cells",
-            box=SIMPLE_HEAD,
-            show_edge=False,
-            title_justify="left",
-        )
-        table.add_column("method", no_wrap=True)
-        for budget in budgets:
-            table.add_column(str(budget), justify="right", no_wrap=True)
-        for method in METHODS:
-            entries = []
-            for budget in budgets:
-                mean, error = scale * summary.loc[(method, budget), [metric, f"{metric}_error"]]
-                entries.append(f"{mean:.1f}" if cells == 1 else f"{mean:.1f} ± {error:.1f}")
-            table.add_row(LABELS[method], *entries)
+    for table in console_tables(done.frame, skipped=done.skipped):
         console.print(table)
         console.print()
     seconds = done.timings["seconds"] | {"this run": perf_counter() - _START}
-    parts = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
-    chunks = done.computed + done.reused
-    console.print(f"{done.computed} of {chunks} chunks computed: {parts}", soft_wrap=True)
-    if done.timings["not_converged"]:
-        console.print(f"{done.timings['not_converged']} fits had not converged: try more steps")
-    if done.timings["r_hat"] is not None:
-        console.print(
-            f"largest R-hat {done.timings['r_hat']:.3f}, {done.timings['divergences']} divergences"
-        )
-    unscored = int(done.frame.loc[done.frame["method"] == "amt", "score"].isna().sum())
-    if unscored:
-        console.print(
-            f"{unscored} queries of amt have no score: nothing was left to train, or the "
-            "posterior was not finite"
-        )
+    spent = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+    parts = done.computed + done.reused
+    console.print(f"{done.computed} of {parts} parts computed: {spent}", soft_wrap=True)
+    for name, of_tuner in done.timings["tuners"].items():
+        if of_tuner["not_converged"]:
+            console.print(
+                f"{of_tuner['not_converged']} fits of {name} had not converged: try more steps"
+            )
+        if of_tuner["r_hat"] is not None:
+            console.print(
+                f"{name}: largest R-hat {of_tuner['r_hat']:.3f}, "
+                f"{of_tuner['divergences']} divergences"
+            )
+        rows = done.frame[done.frame["method"] == name]
+        unscored = np.isnan(np.asarray(rows["score"])).sum()
+        if unscored:
+            console.print(
+                f"{unscored} queries of {name} have no score: nothing was left to train, or the "
+                "tuner's decision was not valid, such as of a posterior that is not finite"
+            )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ python experiments/inference_ablation.py cluster=slurm hydra.launcher.partition=
 
 A job is one way of inference on the five pairs of one database. What is finished stays: the same
 command goes on where it was stopped, job by job and chunk by chunk. Table and figure are made at
-the end (`amt.evaluation.ablation`). Settings are in `conf/inference_ablation.yaml`.
+the end (`amt.evaluation.reports`). Settings are in `conf/inference_ablation.yaml`.
 """
 
 import os
@@ -16,14 +16,16 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in at2.py
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from amt.evaluation.ablation import sweep_run
+from amt.compilation import use_compilation_cache
+from amt.evaluation.sweeps import sweep_run
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="inference_ablation")
 def main(conf: DictConfig) -> None:
-    sweep_run(conf)
+    use_compilation_cache()
+    sweep_run(OmegaConf.to_container(conf, resolve=True))  # pyright: ignore
 
 
 if __name__ == "__main__":

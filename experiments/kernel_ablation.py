@@ -8,7 +8,8 @@ python experiments/kernel_ablation.py cluster=slurm hydra.launcher.partition=cpu
 
 A job is one combination on one database: the five pairs, and of HyperRec both training runs. What
 is finished stays: the same command goes on where it was stopped, job by job and chunk by chunk.
-Table and figure are made at the end (`amt.evaluation.ablation`). Settings are in `conf/kernel_ablation.yaml`.
+Table and figure are made at the end (`amt.evaluation.reports`). Settings are in
+`conf/kernel_ablation.yaml`.
 
 Source: Xiao, Xing, Neiswanger (2021), for the combination that is compared with.
 """
@@ -18,14 +19,16 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in at2.py
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from amt.evaluation.ablation import sweep_run
+from amt.compilation import use_compilation_cache
+from amt.evaluation.sweeps import sweep_run
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="kernel_ablation")
 def main(conf: DictConfig) -> None:
-    sweep_run(conf)
+    use_compilation_cache()
+    sweep_run(OmegaConf.to_container(conf, resolve=True))  # pyright: ignore
 
 
 if __name__ == "__main__":

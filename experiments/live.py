@@ -1,4 +1,3 @@
-# ruff: noqa: E402
 """Tunes networks that are trained while it runs, and goes on after a kill at any moment.
 
 ```sh
@@ -7,7 +6,7 @@ python experiments/live.py --target breast_cancer --budget 200 --at-once 4
 ```
 
 The target is a data set of the bundled database, the sources are other tasks of it. What trains a
-network is what made the database (`scripts/build_bundled.py`), one epoch at a time. Everything is
+network is what made the database (`amt.databases.networks`), one epoch at a time. Everything is
 in one folder:
 
     tuner.npz           the tuner's state: `amt.Tuner`
@@ -27,7 +26,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in at2.py
 
 import argparse
 import sys
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -37,70 +35,67 @@ import numpy as np
 from rich.console import Console
 
 import amt
+from amt.compilation import use_compilation_cache
+from amt.databases import networks
 from amt.databases.bundled import bundled
+from amt.databases.raw_data import DATASETS, make_task
 from amt.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "scripts"))
-
-import build_bundled as build  # pyright: ignore[reportMissingImports]
-
 SOURCES = ("mnist", "penbased", "satimage", "segment")
 
-
-start = jax.jit(jax.vmap(build.init, (0, None, None, None)), static_argnums=3)
-train_epoch = jax.jit(build.train_epoch, static_argnames=("batch", "width"))
+start = jax.jit(jax.vmap(networks.init, (0, None, None, None)), static_argnums=3)
+train_epoch = jax.jit(networks.train_epoch, static_argnames=("batch", "width"))
 
 
 class Trainer:
     """Trains networks on a data set, each from where its file in `folder` has it."""
 
     def __init__(self, name: str, key: int, folder: Path):
-        self._task = build.make_task(name, key)
-        self._folder, self._key = folder, key
-        self._name = zlib.crc32(name.encode())
+        self._task = make_task(name, key)
+        self._name, self._key, self._folder = name, key, folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def __call__(self, number: int, config: build.Config, epoch: int) -> tuple[float, float]:
-        """Accuracy on the validation and the test rows after `epoch` epochs."""
+    def __call__(self, number: int, config: networks.Config, epoch: int) -> tuple[float, float]:
+        """The accuracies on the validation and the test rows after `epoch` epochs."""
         path = self._folder / f"{number}.npz"
-        width = next(w for w in build.WIDTHS if w >= config["width"])
+        width = networks.padded_width(config)
         with jax.enable_x64(False):
-            key = jax.random.fold_in(jax.random.key(self._key), self._name)
-            init_key, epoch_key = jax.random.split(jax.random.fold_in(key, 0))
-            one = jax.tree.map(lambda leaf: leaf[None], build.make_hyper(config, number))
-            state = start(one, self._task, init_key, width)
+            init_key, epoch_key = networks.training_keys(self._name, self._key, seed=0)
+            hyper = jax.tree.map(lambda leaf: leaf[None], networks.make_hyper(config, number))
+            state = start(hyper, self._task, init_key, width)
             counts = np.zeros((0, 2), np.int64)
-            leaves, structure = jax.tree.flatten(state)
             if path.exists():
                 with np.load(path, allow_pickle=False) as file:
                     counts = file["counts"]
-                    leaves = [file[f"state{index}"] for index in range(len(leaves))]
-            state = jax.tree.unflatten(structure, leaves)
+                    leaves, structure = jax.tree.flatten(state)
+                    stored = [file[f"state{index}"] for index in range(len(leaves))]
+                state = jax.tree.unflatten(structure, stored)
             for index in range(len(counts), epoch):
                 state, correct = train_epoch(
                     state,
                     self._task,
-                    one,
+                    hyper,
                     epoch_key,
                     np.int32(index),
                     batch=config["batch_size"],
                     width=width,
                 )
                 counts = np.concatenate([counts, np.asarray(correct)])
-                leaves = {f"state{i}": np.asarray(a) for i, a in enumerate(jax.tree.leaves(state))}
-                atomic_write(path, lambda file: np.savez(file, counts=counts, **leaves))  # noqa: B023
+                arrays = {f"state{i}": np.asarray(a) for i, a in enumerate(jax.tree.leaves(state))}
+                arrays["counts"] = counts
+                atomic_write(path, lambda file: np.savez(file, **arrays))  # noqa: B023 # pyright: ignore
         validation, test = counts[epoch - 1] / [self._task.validation, self._task.test]
         return float(validation), float(test)
 
 
 def tune(tuner: amt.Tuner, train: Trainer, budget: int, at_once: int, console: Console) -> None:
-    """Train for `budget` epochs in all, those of earlier runs of this script included."""
-    told = len(tuner.told)
+    """Trains for `budget` epochs in all, those of earlier runs of this script included."""
+    done = len(tuner.told)
     with ThreadPoolExecutor(at_once) as pool:
         running: dict[int, Future] = {}
-        while told < budget:
-            while len(tuner.pending) < min(at_once, budget - told):
+        while done < budget:
+            while len(tuner.pending) < min(at_once, budget - done):
                 tuner.ask()
             for trial in tuner.pending:
                 if trial.number not in running:
@@ -110,17 +105,17 @@ def tune(tuner: amt.Tuner, train: Trainer, budget: int, at_once: int, console: C
             trial = tuner.pending[0]
             score, _ = running.pop(trial.number).result()
             tuner.tell(trial.number, trial.epoch, score)
-            told += 1
+            done += 1
             console.print(
-                f"{told:4}  network {trial.number:4}  epoch {trial.epoch:3}  accuracy {score:.3f}",
+                f"{done:4}  network {trial.number:4}  epoch {trial.epoch:3}  accuracy {score:.3f}",
                 highlight=False,
             )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Tunes networks that are trained meanwhile.")
-    parser.add_argument("--target", default="digits", choices=list(build.DATASETS))
-    parser.add_argument("--sources", nargs="+", default=SOURCES, choices=list(build.DATASETS))
+    parser.add_argument("--target", default="digits", choices=list(DATASETS))
+    parser.add_argument("--sources", nargs="+", default=SOURCES, choices=list(DATASETS))
     parser.add_argument("--budget", type=int, default=60, help="epochs to train in all")
     parser.add_argument("--at-once", type=int, default=2, help="networks to train side by side")
     parser.add_argument("--kernel", default="matern", choices=list(amt.KERNELS["config"]))
@@ -162,4 +157,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     main()

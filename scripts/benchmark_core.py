@@ -23,10 +23,10 @@ from rich.table import Table
 from amt.curves import LearningCurves
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
-from amt.gp.solvers.kronecker import KroneckerKernel, grid_points
+from amt.gp.points import KroneckerKernel, grid_points
 from amt.parameters import unconstrain
+from amt.search.fitting import fidelity_rank
 from amt.search.simulate import simulate
-from amt.search.tuner import fidelity_rank
 
 SHAPES = [(4, 100, 75), (26, 100, 75), (34, 100, 52), (100, 500, 100)]
 DIMENSIONS = 7
@@ -61,7 +61,7 @@ def seconds(call, repeats: int, at_least: float) -> tuple[float, float]:
 
 def value_and_grad(model: MultiTaskGP, grid: CurveGrid):
     free, constrain = unconstrain(model)
-    function = jax.value_and_grad(lambda free: constrain(free).log_likelihood(grid)[0])
+    function = jax.value_and_grad(lambda free: constrain(free).log_likelihood(grid).value)
     compiled = jax.jit(function).lower(free).compile()
     return lambda: compiled(free)
 

@@ -9,7 +9,7 @@ kinds; they are scored by the mean log predictive density (LPD) of single scores
 and by the root mean squared error (RMSE). Contenders, each in a process of its own, whose peak
 memory is its own (`ru_maxrss`), one after the other, on the same file:
 
-    amt      `fit_mle` of `MultiTaskGP` on all observations, `amt.gp.curve_prediction`
+    amt      `fit_mle` of `MultiTaskGP` on all observations, and its posterior's `curves`
     subset   the same model, means and optimiser on `--dense` random observations, by dense Cholesky
              factorisations
     botorch  `LatentKroneckerGP` on all observations by `fit_gpytorch_mll` in its
@@ -166,13 +166,13 @@ def amt(
 
     jax.config.update("jax_enable_x64", True)
     from amt.gp.grid import CurveGrid
-from amt.gp.model import MultiTaskGP
-    from amt.gp.solvers.iterative import Solver
+    from amt.gp.model import MultiTaskGP, select_solver
+    from amt.gp.solvers import Iterative, Settings
     from amt.inference.mle import fit_mle
     from amt.kernels import make_kernel
 
     curves = replace(database(settings), scores=scores)
-    grid = CurveGrid.of(curves, solver=Solver(**(LARGE if settings["large"] else {})))
+    grid = CurveGrid.of(curves)
     names = dict(zip(("task", "config", "fidelity"), settings["kernels"].split(","), strict=True))
     key, plain = jax.random.key(settings["seed"]), settings["plain"] or settings["large"]
     start: Any = MultiTaskGP.init(
@@ -188,101 +188,95 @@ from amt.gp.model import MultiTaskGP
         seen = np.argwhere(np.isfinite(scores))
         number = min(settings["dense"], len(seen))
         at = np.random.default_rng(settings["seed"]).choice(seen, number, replace=False)
-        start, predict = subset_gp(start, at.T)
+        solver, predict = subset_gp(at.T)
     else:
-        predict = final_scores
+        solver, predict = select_solver(start, grid).solver, final_scores
+        if isinstance(solver, Iterative) and settings["large"]:
+            solver = Iterative(Settings(**LARGE))
     starts = jax.tree.map(lambda leaf: leaf[None], start)
-    predict, predict_compiling = compiled(predict, start, grid)
+
+    def fit_by(starts, grid, solver, **options):
+        return fit_mle(starts, grid, solver=solver, **options)
+
+    predict, predict_compiling = compiled(predict, start, grid, solver)
     for steps in settings["dense_steps"] if subset else settings["steps"]:
-        fit = partial(fit_mle, steps=steps, learning_rate=settings["learning_rate"])
-        fit, compiling = compiled(fit, starts, grid)
-        result, seconds = timed(lambda fit=fit: fit(starts, grid))
-        prediction, predicting = timed(lambda model=result.model: predict(model, grid))
+        fit = partial(fit_by, steps=steps, learning_rate=settings["learning_rate"])
+        fit, compiling = compiled(fit, starts, grid, solver)
+        result, seconds = timed(lambda fit=fit: fit(starts, grid, solver))
+        prediction, predicting = timed(lambda model=result.model: predict(model, grid, solver))
         mean, variance = (np.asarray(array) for array in prediction)
         yield Point(steps, seconds, predicting, mean, variance), compiling + predict_compiling
 
 
-def with_noise(model, grid, prediction):
-    """Final scores, of a prediction of whole curves without noise."""
+def final_scores(model, grid, solver):
+    """Mean and variance of the last scores by the library's posterior, noise included."""
+    prediction = model.source_posterior(grid, solver=solver).curves()
     task_noise, epoch_noise = model.noise.factors(len(grid.scores), grid.epochs)
     noise = task_noise[:, None] * epoch_noise[-1]
     return prediction.mean[:, :, -1], prediction.variance[:, :, -1] + noise
 
 
-def final_scores(model, grid):
-    """Mean and variance by the library's posterior."""
-    from amt.gp.curve_prediction import predict
+def subset_gp(at: np.ndarray):
+    """A solver that sees some scores alone, by dense Cholesky factorisations, and its prediction.
 
-    return with_noise(model, grid, predict(model.source_posterior(grid)))
-
-
-def subset_gp(start, at: np.ndarray):
-    """A model of some scores alone (rows: their tasks, configurations and epochs), by dense
-    Cholesky factorisations, and its prediction.
+    Args:
+        at: tasks, configurations and epochs of these scores, one in each column.
     """
-    import equinox as eqx
     import jax
     import jax.numpy as jnp
 
-    from amt.gp.model import MultiTaskGP
+    from amt.gp.solvers import AbstractSolver, Solution
     from amt.linalg import cholesky, solve_cholesky, solve_lower
 
-    def one_hot(points, shape):
-        return [jnp.eye(n)[i] for n, i in zip(shape, points, strict=True)]
+    def covariance(factors, points):
+        """Covariances of the observations with points."""
+        task, config, fidelity = factors.grams
+        curves = task[at[0][:, None], points[0]] * config[at[1][:, None], points[1]]
+        if factors.nugget is not None:
+            same = (at[0][:, None] == points[0]) & (at[1][:, None] == points[1])
+            curves += jnp.where(same, factors.nugget[at[0]][:, None], 0)
+        return curves * fidelity[at[2][:, None], points[2]]
 
-    def covariance(model, grid, points):
-        """Of the observations with points."""
-        task, config, epoch = one_hot(at, grid.scores.shape)
-        to_task, to_config, to_epoch = one_hot(points, grid.scores.shape)
-        curves = task @ model.task.gram() @ to_task.T
-        curves *= config @ model.config(grid.features, grid.features) @ to_config.T
-        if model.nugget is not None:
-            curves += (task * model.nugget) @ to_task.T * (config @ to_config.T)
-        return curves * (epoch @ model.fidelity(grid.epochs, grid.epochs) @ to_epoch.T)
-
-    def solved(model, grid):
-        task_noise, epoch_noise = model.noise.factors(len(grid.scores), grid.epochs)
-        factor = cholesky(
-            covariance(model, grid, at) + jnp.diag(task_noise[at[0]] * epoch_noise[at[2]])
-        )
-        which = jnp.eye(len(task_noise))[at[0]]
-        both = jnp.concatenate([grid.scores[*at][:, None], which], 1)
-        half = solve_lower(factor, both)
+    def solved(factors, scores):
+        """Cholesky factor, task means, and scores and means' columns solved for with the factor."""
+        noise = factors.task_noise[at[0]] * factors.epoch_noise[at[2]]
+        factor = cholesky(covariance(factors, at) + jnp.diag(noise))
+        which = jnp.eye(len(scores))[at[0]]
+        half = solve_lower(factor, jnp.concatenate([scores[*at][:, None], which], 1))
         design = half[:, 1:]
         ridge = 1e-9 * jnp.eye(design.shape[1])  # a task may have no score among them
         means = solve_cholesky(cholesky(design.T @ design + ridge), design.T @ half[:, :1])[:, 0]
         return factor, jax.lax.stop_gradient(means), half
 
-    class SubsetGP(eqx.Module):
-        model: MultiTaskGP
-
-        def log_likelihood(self, grid):
-            factor, means, half = solved(self.model, grid)
+    class Subset(AbstractSolver):
+        def solve(self, factors, scores):
+            factor, means, half = solved(factors, scores)
             squares = jnp.sum(jnp.square(half[:, 0] - half[:, 1:] @ means))
             log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
-            return -0.5 * (squares + log_det + len(factor) * math.log(2 * math.pi)), means
+            value = -0.5 * (squares + log_det + len(factor) * math.log(2 * math.pi))
+            return Solution(value, means, jnp.asarray(True))
 
-        def is_solved(self, grid):
-            return True
+        def posterior(self, sources, rank=None):
+            raise TypeError("only final scores are predicted, by the function beside this solver")
 
-    def prediction(subset, grid):
-        model = subset.model
-        factor, means, half = solved(model, grid)
+    def prediction(model, grid, solver):
+        factors = model.factors(grid)
+        factor, means, half = solved(factors, grid.scores)
         tasks, configs, _ = grid.scores.shape
         final = np.indices(grid.scores.shape)[..., -1].reshape(3, -1)
-        gain = solve_lower(factor, covariance(model, grid, final))
+        gain = solve_lower(factor, covariance(factors, final))
         residual = half[:, 0] - half[:, 1:] @ means
-        prior = jnp.diagonal(model.task.gram())[:, None] * model.config(grid.features)
-        if model.nugget is not None:
-            prior += model.nugget[:, None]
-        last = grid.epochs[-1:]
-        prior = prior * model.fidelity(last, last)[0, 0]
+        task, config, fidelity = factors.grams
+        prior = jnp.diagonal(task)[:, None] * jnp.diagonal(config)
+        if factors.nugget is not None:
+            prior += factors.nugget[:, None]
+        prior *= fidelity[-1, -1]
         explained = jnp.sum(jnp.square(gain), 0).reshape(tasks, configs)
-        task_noise, epoch_noise = model.noise.factors(tasks, grid.epochs)
-        variance = jnp.maximum(prior - explained, 0) + task_noise[:, None] * epoch_noise[-1]
+        noise = factors.task_noise[:, None] * factors.epoch_noise[-1]
+        variance = jnp.maximum(prior - explained, 0) + noise
         return means[:, None] + (residual @ gain).reshape(tasks, configs), variance
 
-    return SubsetGP(start), prediction
+    return Subset(), prediction
 
 
 def botorch(settings: dict[str, Any], problem: Any) -> Iterator[tuple[Point, float]]:
@@ -367,7 +361,8 @@ def contend(name: str, folder: Path) -> None:
         else:
             rows = list(amt(settings, problem["scores"], subset=name == "subset"))
     points, compiling = zip(*rows, strict=True)
-    columns = dict(zip(Point._fields, map(np.array, zip(*points, strict=True)), strict=True))
+    values = map(np.array, zip(*points, strict=True))
+    columns: Any = dict(zip(Point._fields, values, strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     np.savez(folder / f"{name}.npz", compiling=max(compiling), peak=peak, **columns)
 

@@ -46,7 +46,7 @@ from amt.curves import LearningCurves
 from amt.databases import load, paper_pairs
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
-from amt.gp.solvers.kronecker import Eigen, kronecker_product, outer, whiten
+from amt.gp.posterior import CurvePrediction
 from amt.inference.mle import fit_mle
 from amt.inference.svgp import REFERENCE, SVGPSettings, advance, begin
 
@@ -117,31 +117,9 @@ def hold_out(sources: LearningCurves, seed: int, config: str) -> Callable[[str],
     return problem
 
 
-def predict(
-    model: MultiTaskGP, grid: CurveGrid, new: CurveGrid
-) -> tuple[Float[Array, "task config epoch"], Float[Array, "task config epoch"]]:
-    """Mean and variance of the noise-free scores at other configurations and epochs, exactly."""
-    noise = model.noise.factors(len(grid.scores), grid.epochs)
-    means = model.log_likelihood(grid)[1][:, None, None]
-    fidelity = model.fidelity(grid.epochs, grid.epochs)
-    residual, task, fidelity, _ = whiten(grid.scores - means, model.task.gram(), fidelity, *noise)
-    config = model.config(grid.features, grid.features)
-    tasks, configs, epochs = (Eigen.of(gram) for gram in (task, config, fidelity))
-    spectrum = 1 + outer(tasks.values, configs.values, epochs.values)
-    alpha = kronecker_product(residual, tasks.vectors.T, configs.vectors.T, epochs.vectors.T)
-    root = jnp.sqrt(noise[0])[:, None]
-    cross = (
-        root * tasks.vectors * tasks.values,
-        model.config(new.features, grid.features) @ configs.vectors,
-        model.fidelity(new.epochs, grid.epochs) / jnp.sqrt(noise[1]) @ epochs.vectors,
-    )
-    task = jnp.diagonal(model.task.gram())
-    variance = outer(task, model.config(new.features), model.fidelity(new.epochs))
-    variance -= kronecker_product(1 / spectrum, *(jnp.square(c) for c in cross))
-    return means + kronecker_product(alpha / spectrum, *cross), jnp.maximum(variance, 0)
-
-
-def log_density(prediction, model: MultiTaskGP, held_out: CurveGrid) -> Float[Array, ""]:
+def log_density(
+    prediction: CurvePrediction, model: MultiTaskGP, held_out: CurveGrid
+) -> Float[Array, ""]:
     """Mean log predictive density of the held-out scores."""
     mean, variance = prediction
     task_noise, epoch_noise = model.noise.factors(len(mean), held_out.epochs)
@@ -163,8 +141,11 @@ def exact(problem: Problem, steps: Sequence[int]) -> Trace:
 
     @jax.jit
     def evaluate(model):
-        predictions = {k: predict(model, grid, new) for k, new in problem.held_out.items()}
-        return {k: log_density(p, model, problem.held_out[k]) for k, p in predictions.items()}
+        posterior = model.source_posterior(grid)
+        return {
+            kind: log_density(posterior.curves(new.features, new.epochs), model, new)
+            for kind, new in problem.held_out.items()
+        }
 
     for number in steps:
         fit = jax.jit(partial(fit_mle, steps=number))
@@ -192,7 +173,10 @@ def sparse(
     @jax.jit
     def evaluate(state):
         gp = state.gp()
-        return {k: log_density(gp.predict(h), gp.model, h) for k, h in held_out.items()}
+        return {
+            kind: log_density(gp.predict(new.features, new.epochs), gp.model, new)
+            for kind, new in held_out.items()
+        }
 
     trace, spent = Trace("svgp", compiling, []), 0.0
     for done in range(1, settings.passes + 1):

@@ -28,12 +28,12 @@ from rich.console import Console
 from rich.table import Table
 
 from amt.databases.published import hyperrec, paper_pairs
+from amt.evaluation import diagnostics
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
-from amt.inference import diagnostics
-from amt.inference.map import fit_map
+from amt.inference.mle import fit_map
 from amt.inference.nuts import sample_nuts
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 
 CONFIG_KERNELS = ("matern", "deep_poly")
 

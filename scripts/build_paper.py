@@ -2,26 +2,45 @@
 
 For every database with results under `results/at2`, the latest of them is taken:
 
-    paper/figures/at2-<database>.pdf   rank and regret against epochs spent
+    paper/figures/at2-<database>.pdf   rank and regret against epochs spent (also .svg)
     paper/tables/at2.tex               the numbers at a few budgets, all databases
     paper/{figures,tables}/*_ablation  of the ablations, if they are under `results`
+    paper/RESULTS.md                   all tables in Markdown, those of paper/benchmarks.md included
     paper/main.pdf
+
+Tables of RESULTS.md whose results are not at hand stay as they are.
 """
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from amt.databases import DATABASES
-from amt.evaluation.experiment import METHODS
-from amt.evaluation.figures import LABELS, recommendation_figure, save_figure
-from amt.evaluation.store import CELL, shown_budgets, summarize
+from amt.evaluation.figures import recommendation_figure, save_figure
+from amt.evaluation.statistics import CELL
+from amt.evaluation.tables import latex_table, markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
+ABLATIONS = {
+    "kernel_ablation": "Kernels",
+    "inference_ablation": "Ways of inference",
+}
+INTRODUCTION = """\
+# Results
+
+<!-- Made by scripts/build_paper.py from results/; paper/benchmarks.md is written by hand. -->
+
+Rank is that of the recommended configuration among all of the target's (0 is the best), regret its
+distance from the best as a share of the range (`amt.evaluation.metrics`), after some epochs spent
+on the target; mean and standard error over the cells (target, training run, seed), random search
+averaged over 20 orders first.
+"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,20 +61,25 @@ def main(arguments: list[str] | None = None) -> None:
     figures.mkdir(parents=True, exist_ok=True)
     tables.mkdir(exist_ok=True)
     frames = {database: pd.read_parquet(path) for database, path in latest.items()}
+    sections = {}
     for database, frame in frames.items():
-        figure = figures / f"at2-{database}.pdf"
-        save_figure(recommendation_figure(frame), figure)
-        print(f"{figure} from {latest[database]}")
-    (tables / "at2.tex").write_text(results_table(frames))
+        for ending in ("pdf", "svg"):
+            figure = figures / f"at2-{database}.{ending}"
+            save_figure(recommendation_figure(frame), figure)
+            print(f"{figure} from {latest[database]}")
+        sections[database] = database_section(frame)
+    (tables / "at2.tex").write_text(latex_table(frames))
     print(tables / "at2.tex")
-    for name in ("kernel_ablation", "inference_ablation"):
+    for name in ABLATIONS:
         made = options.results.parent / name
-        if (made / "table.tex").exists():
+        if (made / "table.md").exists():
             shutil.copy(made / "figure.pdf", figures / f"{name}.pdf")
             shutil.copy(made / "table.tex", tables / f"{name}.tex")
+            sections[name] = (made / "table.md").read_text()
             print(f"{figures / name}.pdf and {tables / name}.tex from {made}")
         else:
             print(f"No {name}: `.venv/bin/python experiments/{name}.py` makes it.")
+    write_results(options.paper, sections)
     compile_pdf(options.paper)
 
 
@@ -69,37 +93,45 @@ def latest_results(folder: Path) -> dict[str, Path]:
     }
 
 
-def results_table(frames: dict[str, pd.DataFrame]) -> str:
-    """A LaTeX tabular of rank at some budgets, and normalized regret at the largest.
+def database_section(frame: pd.DataFrame) -> str:
+    """The table of a database in Markdown, and what it is of."""
+    targets, cells = frame["target"].nunique(), len(frame[CELL].drop_duplicates())
+    sources = frame["sources"].str.count(",").max() + 1
+    of_targets = f"{targets} target{'s' * (targets > 1)} with {sources} sources"
+    return f"{of_targets}, {cells} cell{'s' * (cells > 1)}.\n\n{markdown_table(frame)}"
 
-    The best mean of each column and database is bold.
-    """
-    shared = set.intersection(*(set(frame["query"]) for frame in frames.values()))
-    budgets = shown_budgets(shared)
-    columns = [("rank", b, 1) for b in budgets] + [("normalized_regret", budgets[-1], 100)]
-    lines = [
-        "% Made by scripts/build_paper.py; do not edit.",
-        rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
-        r"\toprule",
-        rf" & \multicolumn{{{len(budgets)}}}{{c}}{{rank after epochs}} & regret (\%) \\",
-        " & ".join(["", *(str(budget) for _, budget, _ in columns)]) + r" \\",
-    ]
-    for database, frame in frames.items():
-        summary = summarize(frame).set_index(["query", "method"])
-        cells = len(frame[CELL].drop_duplicates())
-        title = f"{database}, {cells} cell{'s' * (cells > 1)}"
-        lines += [r"\midrule", rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\emph{{{title}}}}} \\"]
-        for method in METHODS:
-            entries = []
-            for metric, budget, scale in columns:
-                at_budget = summary.loc[budget]
-                mean, error = scale * at_budget.loc[method, [metric, f"{metric}_error"]]
-                text = f"{mean:.1f}"
-                if at_budget.loc[method, metric] == at_budget[metric].min():
-                    text = rf"\textbf{{{text}}}"
-                entries.append(text if cells == 1 else rf"{text} $\pm$ {error:.1f}")
-            lines.append(" & ".join([LABELS[method], *entries]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+def write_results(paper: Path, sections: Mapping[str, str]) -> None:
+    """Write RESULTS.md, where sections that are not given stay as they are."""
+    path = paper / "RESULTS.md"
+    before = sections_of(path.read_text()) if path.exists() else {}
+    titles = {name: database.title for name, database in DATABASES.items()} | ABLATIONS
+    written = [INTRODUCTION]
+    for name, title in titles.items():
+        body = sections.get(name, before.get(name))
+        if name not in sections:
+            kept = "stays as it is" if name in before else "is left out"
+            print(f"{path}: the table of {name} {kept}.")
+        if body is not None:
+            written.append(f"## {title}\n\n{_begin(name)}\n\n{body.strip()}\n\n{_END}\n")
+    benchmarks = paper / "benchmarks.md"
+    if benchmarks.exists():
+        written.append(benchmarks.read_text())
+    path.write_text("\n".join(written))
+    print(path)
+
+
+def sections_of(results: str) -> dict[str, str]:
+    """The sections of an earlier RESULTS.md that this script made."""
+    pattern = rf"{_begin('(?P<name>[^ ]+)')}\n(?P<body>.*?){_END}"
+    return {m["name"]: m["body"].strip() for m in re.finditer(pattern, results, re.DOTALL)}
+
+
+def _begin(name: str) -> str:
+    return f"<!-- table of {name} -->"
+
+
+_END = "<!-- end of table -->"
 
 
 def compile_pdf(paper: Path) -> None:

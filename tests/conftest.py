@@ -1,18 +1,30 @@
-"""Shared by all tests: float64, and the real databases where they are at hand."""
+# ruff: noqa: E402
+"""Shared by all tests: float64, how programs are compiled, and the real databases at hand.
+
+Compiling is most of the time of the tests. Programs are compiled without most of XLA's
+optimisations, and kept in `.pytest_cache/jax` for the next run, by all workers and by the processes
+that tests start.
+"""
 
 import os
+from pathlib import Path
+
+# JAX reads these when it is imported, below.
+PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # Small factorisations gain nothing from OpenBLAS's threads, which spin when cores are taken. It
 # reads this when it is loaded, below.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-from pathlib import Path
 
 import hypothesis
 import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+pytest_plugins = ["tests.inference.simulated"]
 # A new shape compiles anew, which takes a second: few examples, and no deadline.
 hypothesis.settings.register_profile("amt", max_examples=12, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("amt")

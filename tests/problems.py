@@ -13,8 +13,26 @@ from ConfigSpace import (
 )
 
 from amt.curves import LearningCurves
-from amt.evaluation.experiment import METHODS
-from amt.evaluation.store import METRICS
+from amt.evaluation.statistics import METRICS
+
+METHODS = ("amt", "best_list", "source_best", "one_epoch_each", "random_search")
+"""The tuners that come with amt."""
+
+SMALL_RUN = {
+    "database": "made up",
+    "database_options": {},
+    "split": "leave_one_out",
+    "pair": None,
+    "repeat": 0,
+    "tuners": ["random_search", "best_list"],
+    "plugins": [],
+    "workers": 1,
+    "precision": "float64",
+    "budget": 3,
+    "seeds": 1,
+    "chunk": 2,
+}
+"""Settings of `amt.evaluation.runs.run`, without those of amt."""
 
 
 @cache
@@ -67,12 +85,14 @@ def small_curves(
 
 
 def made_up_results(splits: int = 3, budget: int = 12) -> pd.DataFrame:
-    """Rows of `amt.evaluation.store`, their metrics uniform random numbers."""
+    """Rows as of `amt.evaluation.rows`, their metrics uniform random numbers."""
     index = pd.MultiIndex.from_product(
-        [range(splits), [0], [0], METHODS, range(1, budget + 1)],
-        names=["split", "repeat", "seed", "method", "query"],
+        [range(splits), [0], [0], METHODS, [0], range(1, budget + 1)],
+        names=["split", "repeat", "seed", "method", "order", "query"],
     )
     frame = index.to_frame(index=False)
     metrics = np.random.default_rng(splits).uniform(size=(len(METRICS), len(frame)))
     frame = frame.assign(**dict(zip(METRICS, metrics, strict=True)))
+    frame = frame.assign(database="made up", target="task " + frame["split"].astype(str))
+    frame = frame.assign(sources="a,b,c,d")
     return frame.assign(rank=(99 * frame["rank"]).astype(int))

@@ -62,11 +62,8 @@ def test_networks_are_those_of_the_database_however_often_training_stops(script,
 
 
 def start(folder: Path, cache: Path) -> subprocess.Popen:
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    """The script in a process, with the compiled programs of the tests at hand, else in `cache`."""
+    environment = {"AMT_CACHE_DIR": str(cache)} | os.environ
     return subprocess.Popen(
         [sys.executable, ROOT / "experiments/live.py", *ARGUMENTS, f"--folder={folder}"],
         env=environment,

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from amt.outcome import Outcome
+from amt.curves import LearningCurves
+from amt.outcome import Outcome, RobustOutcome
+from tests.problems import small_configs, small_space
 
 
 def losses(seed: int = 0) -> np.ndarray:
@@ -64,7 +66,7 @@ def test_any_value_told_later_is_finite(values, minimise, later):
 
 
 def test_by_hand():
-    outcome = Outcome(sign=-1.0, softening=0.5, location=-2.0, scale=0.25, knee=3.0)
+    outcome = RobustOutcome(sign=-1.0, softening=0.5, location=-2.0, scale=0.25, knee=3.0)
     z = (-np.arcsinh(4.0) + 2) / 0.25
     assert -3 < z < 0
     assert_allclose(outcome.forward(2.0), z)
@@ -76,7 +78,7 @@ def test_by_hand():
 def test_accuracies_stay_as_they_are():
     values, _ = METRICS["accuracies"]
     outcome = Outcome.fit(values)
-    assert eqx.tree_equal(outcome, Outcome()) is True
+    assert eqx.tree_equal(outcome, RobustOutcome()) is True
     assert_array_equal(outcome.forward(values), values)
     assert_array_equal(outcome.inverse(values), values)
     assert str(outcome) == "score = y"
@@ -104,7 +106,7 @@ def test_scale_is_robust():
 
 
 def test_best_scores_are_not_compressed():
-    outcome = Outcome(knee=3.0)
+    outcome = RobustOutcome(knee=3.0)
     assert_array_equal(outcome.forward(np.array([-3.0, 0.0, 50.0])), [-3, 0, 50])
 
 
@@ -123,11 +125,59 @@ def test_jax(dtype):
     gradient = jax.vmap(jax.grad(outcome.forward))(array.ravel())
     assert jnp.isfinite(gradient).all()
     assert (gradient <= 0).all()
-    assert jax.grad(Outcome().forward)(0.5) == 1
-    assert jax.grad(Outcome().inverse)(0.5) == 1
+    assert jax.grad(RobustOutcome().forward)(0.5) == 1
+    assert jax.grad(RobustOutcome().inverse)(0.5) == 1
 
 
 @pytest.mark.parametrize("values", [[], [np.nan], [1.0, np.inf]])
 def test_nothing_to_fit(values):
     with pytest.raises(ValueError, match="finite ones"):
         Outcome.fit(np.array(values))
+
+
+# A transform of one's own
+
+
+class Logit(Outcome):
+    """Of an accuracy."""
+
+    sign: float = 1.0
+
+    def forward(self, metric):
+        return np.log(metric) - np.log1p(-np.asarray(metric))
+
+    def inverse(self, score):
+        return 1 / (1 + np.exp(-np.asarray(score)))
+
+    def __str__(self):
+        return "score = logit(y)"
+
+
+def test_a_transform_of_ones_own_goes_through_learning_curves_and_back():
+    accuracies = np.random.default_rng(0).uniform(0.1, 0.9, size=(2, 3, 4, 5))
+    outcome = Logit()
+    curves = LearningCurves(
+        configs=small_configs(4),
+        space=small_space(),
+        tasks=["a", "b", "c"],
+        repeats=outcome.forward(accuracies),
+        outcome=outcome,
+    )
+    assert_allclose(curves.outcome.inverse(curves.repeats), accuracies)
+    assert curves.outcome.forward(0.5) == 0
+    for part in (curves.select(tasks=["b"]), curves.repeat(1), *curves.split(["a"], "c")):
+        assert part.outcome is outcome
+    assert str(part.outcome) == "score = logit(y)"
+
+
+def test_a_transform_that_lacks_a_method_is_refused():
+    class Half(Outcome):
+        sign: float = 1.0
+
+        def forward(self, metric):
+            return metric
+
+    with pytest.raises(TypeError, match="inverse"):
+        Half()  # pyright: ignore[reportAbstractUsage]
+    with pytest.raises(TypeError, match="abstract"):
+        Outcome()  # pyright: ignore[reportAbstractUsage]

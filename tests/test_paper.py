@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from amt.evaluation.tables import latex_table
 from tests.problems import made_up_results
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +49,7 @@ def test_figures_and_table_come_from_the_latest_results(build_paper, tmp_path, f
     made.mkdir()
     (made / "figure.pdf").write_bytes(b"a figure")
     (made / "table.tex").write_text("a table")
+    (made / "table.md").write_text("a table in Markdown")
     build_paper.main(folders)
     assert (tmp_path / "paper/figures/kernel_ablation.pdf").read_bytes() == b"a figure"
     assert (tmp_path / "paper/tables/kernel_ablation.tex").read_text() == "a table"
@@ -64,8 +66,40 @@ def test_figures_and_table_come_from_the_latest_results(build_paper, tmp_path, f
     assert "latexmk is not installed" in printed
 
 
-def test_table_is_well_formed_and_marks_the_best(build_paper):
-    table = build_paper.results_table({"bundled": made_up_results()})
+def test_tables_of_results_that_are_not_at_hand_stay_in_results_md(
+    build_paper, tmp_path, folders, capsys
+):
+    paper = tmp_path / "paper"
+    paper.mkdir()
+    (paper / "benchmarks.md").write_text("## Measured by hand\n")
+    save(made_up_results(splits=3), tmp_path / "results/lcbench/one/results.parquet")
+    build_paper.main(folders)
+    printed = capsys.readouterr().out
+    assert "RESULTS.md: the table of bundled is left out." in printed
+    first = (paper / "RESULTS.md").read_text()
+    assert "## LCBench\n" in first
+    assert "3 targets with 4 sources, 3 cells." in first
+    assert "| | rank 10 | regret 10 (%) |" in first
+    assert "| best list of sources | " in first
+    assert first.endswith("## Measured by hand\n")
+    assert "## bundled" not in first
+
+    (tmp_path / "results/lcbench/one/results.parquet").unlink()
+    save(made_up_results(splits=2), tmp_path / "results/bundled/one/results.parquet")
+    build_paper.main(folders)
+    printed = capsys.readouterr().out
+    assert "RESULTS.md: the table of lcbench stays as it is." in printed
+    second = (paper / "RESULTS.md").read_text()
+    before, after = build_paper.sections_of(first), build_paper.sections_of(second)
+    assert list(after) == ["bundled", "lcbench"]
+    assert after["lcbench"] == before["lcbench"]
+    assert "2 targets" in after["bundled"]
+    build_paper.main(folders)
+    assert (paper / "RESULTS.md").read_text() == second
+
+
+def test_table_is_well_formed_and_marks_the_best():
+    table = latex_table({"bundled": made_up_results()})
     rows = [line for line in table.splitlines() if line.split(" & ")[0] in {"amt", "random search"}]
     assert len(rows) == 2
     assert all(row.count(" & ") == 2 and row.endswith(r"\\") for row in rows)
@@ -73,8 +107,8 @@ def test_table_is_well_formed_and_marks_the_best(build_paper):
     assert table.count("{") == table.count("}")
 
 
-def test_a_short_budget_is_shown_at_its_end(build_paper):
-    assert "\n & 7 & 7 \\\\\n" in build_paper.results_table({"bundled": made_up_results(budget=7)})
+def test_a_short_budget_is_shown_at_its_end():
+    assert "\n & 7 & 7 \\\\\n" in latex_table({"bundled": made_up_results(budget=7)})
 
 
 def test_without_results_it_says_what_makes_them(build_paper, folders, capsys):

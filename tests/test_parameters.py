@@ -1,4 +1,4 @@
-"""Learned leaves, unconstrained and back."""
+"""Learned leaves: their declarations, unconstrained values and the way back."""
 
 from typing import NamedTuple
 
@@ -6,27 +6,34 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpyro.distributions import constraints
 
 from amt.gp.model import MultiTaskGP
-from amt.parameters import parameter, unconstrain
+from amt.parameters import learned, parameter, replace, unconstrain
 from tests.problems import small_curves
+
+STANDARD = dist.Normal(0.0, 1.0)
+
+
+def around(values):
+    return dist.Normal(values.sum(), 1.0)
 
 
 class Inner(eqx.Module):
-    own: jax.Array = parameter(constraints.greater_than(1.0))
+    own: jax.Array = parameter(constraints.greater_than(1.0), prior=STANDARD, role="scale")
     inherited: jax.Array
 
 
 class Outer(eqx.Module):
-    inner: Inner = parameter(constraints.positive)
-    pair: tuple = parameter(constraints.unit_interval)
-    real: jax.Array = parameter()
+    inner: Inner = parameter(constraints.positive, prior=dist.Normal(1.0, 2.0), role="weight")
+    pair: tuple = parameter(constraints.unit_interval, prior=lambda module: around(module.data))
+    real: jax.Array = parameter(constraints.real, prior=None)
     data: jax.Array
     undeclared: Inner
-    optional: jax.Array | None = parameter(constraints.positive)
+    optional: jax.Array | None = parameter(constraints.positive, prior=STANDARD)
     name: str = eqx.field(static=True, default="outer")
 
 
@@ -71,6 +78,71 @@ def test_free_are_the_learned_leaves_under_their_bijections():
     assert len(free) == len(expected)
     for got, want in zip(free, expected, strict=True):
         assert_allclose(got, want, atol=1e-10)
+
+
+def test_the_innermost_declaration_holds():
+    leaves = learned(outer())
+    assert [(leaf.name, leaf.declared, leaf.role) for leaf in leaves] == [
+        ("inner.own", "Inner.own", "scale"),
+        ("inner.inherited", "Outer.inner", "weight"),
+        ("pair.0", "Outer.pair", "shape"),
+        ("pair.1.deep.0", "Outer.pair", "shape"),
+        ("real", "Outer.real", "shape"),
+        ("undeclared.own", "Inner.own", "scale"),
+    ]
+    for leaf, free in zip(leaves, unconstrain(outer()).free, strict=True):
+        assert_array_equal(leaf.free, free)
+    # A function makes a prior from the module that declares the field.
+    means = [leaf.prior.mean for leaf in leaves if leaf.name != "real"]
+    assert_allclose(means, [0, 1, 4, 4, 0])
+
+
+def test_what_has_no_prior_says_so():
+    real = learned(outer())[4]
+    with pytest.raises(ValueError, match=r"real has no prior: Outer\.real is .* prior=None"):
+        _ = real.prior
+    assert str(real) == "real (Outer.real, shape): no prior"
+    assert str(learned(outer())[1]) == (
+        "inner.inherited (Outer.inner, weight): ExpTransform of Normal(loc=1, scale=2)"
+    )
+
+
+def test_a_field_without_a_prior_is_refused_where_it_is_defined():
+    with pytest.raises(TypeError, match=r"states its prior.*amt\.parameter\(constraint, prior="):
+
+        class Forgetful(eqx.Module):
+            lengthscale: jax.Array = parameter(constraints.positive)
+
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'constraint'"):
+        parameter(prior=STANDARD)  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "declared"),
+    [
+        (TypeError, "a prior is a numpyro distribution .*, not 1.0", {"prior": 1.0}),
+        (ValueError, "no role 'size'; there are shape, scale, ", {"role": "size"}),
+        (ValueError, "the constraint of 'loadings' is Real", {"role": "loadings"}),
+        (
+            ValueError,
+            "the prior of 'embedding' is normal with mean 0",
+            {"constraint": constraints.real, "prior": dist.Normal(1.0, 1.0), "role": "embedding"},
+        ),
+    ],
+)
+def test_declarations_that_make_no_sense_are_refused(error, message, declared):
+    with pytest.raises(error, match=message):
+        parameter(**{"constraint": constraints.positive, "prior": STANDARD} | declared)
+
+
+def test_replace_puts_values_by_name():
+    model = MultiTaskGP.init(small_curves(), jax.random.key(0))
+    new = replace(model, {"config.net.hidden.bias": jnp.ones(5), "noise.variance": jnp.ones(1)})
+    assert_allclose(new.config.net.hidden.bias, 1)
+    assert_allclose(new.noise.variance, 1)
+    assert new.config.net.output.weight is model.config.net.output.weight
+    with pytest.raises(KeyError, match=r"no leaf 'noise\.level'"):
+        replace(model, {"noise.level": jnp.ones(1)})
 
 
 def test_what_is_not_learned_is_left_as_it_is():
@@ -121,7 +193,7 @@ class Pair(NamedTuple):
 
 
 class HoldsNamedTuple(eqx.Module):
-    pair: Pair = parameter(constraints.positive)
+    pair: Pair = parameter(constraints.positive, prior=STANDARD)
 
 
 def test_a_named_tuple_passes_the_constraint_on():
@@ -129,6 +201,10 @@ def test_a_named_tuple_passes_the_constraint_on():
     free, constrain = unconstrain(model)
     assert_allclose(free, np.log([0.5, 2.0]))
     assert_models_close(constrain(free), model)
+    first, second = learned(model)
+    assert (first.name, second.name) == ("pair.first", "pair.second")
+    assert first.declared == second.declared == "HoldsNamedTuple.pair"
+    assert_allclose([first.free, second.free], np.log([0.5, 2.0]))
 
 
 @pytest.mark.parametrize(

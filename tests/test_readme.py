@@ -1,5 +1,6 @@
 """What the README shows works as it stands."""
 
+import math
 import re
 import runpy
 import shlex
@@ -19,11 +20,10 @@ def run(tmp_path, monkeypatch):
     """Runs the code of a section in an empty folder, and returns its names."""
     monkeypatch.chdir(tmp_path)
 
-    def run(title: str) -> dict:
+    def run(title: str, **names) -> dict:
         text = README.read_text()
         section = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
         assert section is not None
-        names: dict = {}
         for language, code in re.findall(r"^```(\w+)\n(.*?)^```", section[1], re.M | re.S):
             if language == "python":
                 exec(compile(code, "README.md", "exec"), names)
@@ -56,16 +56,42 @@ def test_own_learning_curves_are_read_and_tuned_on(run, capsys):
     assert names["validation_loss"](-2.4, best, 10) < losses.min() + 0.05
 
 
-def test_an_optuna_study_learns_from_past_ones(run):
-    names = run("With Optuna")
-    study = names["study"]
-    past = optuna.create_study(
+def make_objective(best):
+    """A made-up accuracy; `best` is the task's best learning rate, as log10."""
+
+    def objective(trial):
+        rate = trial.suggest_float("learning_rate", 1e-5, 1, log=True)
+        width = trial.suggest_int("width", 16, 256, log=True)
+        final = 0.9 - (math.log10(rate) - best) ** 2 / 20 - (math.log2(width) - 7) ** 2 / 100
+        for epoch in range(10):
+            accuracy = final - math.exp(-epoch / 4) / 2
+            trial.report(accuracy, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return accuracy
+
+    return objective
+
+
+def full_study(best, **where) -> optuna.Study:
+    """Every configuration of a grid trained to the end."""
+    grid = {"learning_rate": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1], "width": [16, 64, 256]}
+    study = optuna.create_study(
         direction="maximize",
-        sampler=optuna.samplers.GridSampler(names["grid"]),
+        sampler=optuna.samplers.GridSampler(grid),
         pruner=optuna.pruners.NopPruner(),
+        **where,
     )
-    past.optimize(names["make_objective"](-2.8))
-    assert study.best_value > past.best_value
+    study.optimize(make_objective(best))
+    return study
+
+
+def test_an_optuna_study_learns_from_past_ones(run):
+    for name, best in {"first": -3.0, "second": -2.5}.items():
+        full_study(best, study_name=name, storage="sqlite:///past.db")
+    names = run("With Optuna", objective=make_objective(-2.8))
+    study = names["study"]
+    assert study.best_value > full_study(-2.8).best_value
     states = [trial.state for trial in study.trials]
     assert len(states) == 8
     assert optuna.trial.TrialState.PRUNED in states

@@ -18,42 +18,42 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from amt.compilation import use_compilation_cache
 from amt.databases.long_form import LIMIT, OPTIONAL, REQUIRED, Examination, examine
 from amt.databases.spaces import describe_space
+from amt.files import write_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    given = _parser().parse_args(arguments)
+    """Runs the command, and returns its exit status."""
+    chosen = _parser().parse_args(arguments)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     try:
         found = examine(
-            given.file,
-            space=given.space,
-            minimise=given.minimise,
-            diverged=given.diverged,
-            columns=dict(given.column),
-            ignore=given.ignore,
+            chosen.file,
+            space=chosen.space,
+            minimise=chosen.minimise,
+            diverged=chosen.diverged,
+            columns=dict(chosen.column),
+            ignore=chosen.ignore,
         )
     except (ImportError, OSError, ValueError) as error:
         console.print(str(error))
         return 1
     if found.curves is not None:
         _print_curves(found, console)
-    if given.save_space is not None and found.space is not None:
-        from amt.evaluation.store import write_json
-
-        write_json(Path(given.save_space), found.space.to_serialized_dict())
-        console.print(f"Search space written to {given.save_space}.\n")
+    if chosen.save_space is not None and found.space is not None:
+        write_json(Path(chosen.save_space), found.space.to_serialized_dict())
+        console.print(f"Search space written to {chosen.save_space}.\n")
     for title, findings in (("Notes", found.notes), ("Faults", found.faults)):
         if findings:
             console.print(title, style="bold")
             for finding in findings:
-                console.print("\n".join(f"  {line}" for line in finding.lines(given.limit)))
+                console.print("\n".join(f"  {line}" for line in finding.lines(chosen.limit)))
             console.print()
     count = len(found.faults)
     faults = f"{count or 'no'} {'kind' if count == 1 else 'kinds'} of fault"
-    console.print(f"{given.file}: {found.rows} rows, {faults}.")
+    console.print(f"{chosen.file}: {found.rows} rows, {faults}.")
     return 1 if found.faults else 0
 
 
@@ -139,4 +139,5 @@ def _print_curves(found: Examination, console: Console) -> None:
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     sys.exit(main())

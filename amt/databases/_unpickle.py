@@ -43,7 +43,7 @@ def load_arrays(path: Path) -> Any:
 
 
 class _Placeholder:
-    """What a file may hand around while it builds data, but may not put into the data."""
+    """A value that a file may hand around while it builds data, but may not put into the data."""
 
     __slots__ = ()
 
@@ -76,7 +76,7 @@ class _DType(_Placeholder):
 
 
 class _Array(_Placeholder):
-    """An array for which the memo knows no more until BUILD makes it."""
+    """An array of which nothing is known until BUILD makes it."""
 
     __slots__ = ("array",)
 
@@ -228,7 +228,7 @@ def _container(target: Any, kind: type) -> Any:
 
 
 def _name(module: Any, name: Any) -> _Name:
-    """What GLOBAL looks up, under the one name that it has in `_call`."""
+    """The name of what GLOBAL looks up, as `_call` knows it."""
     admitted = _ADMITTED.get(f"{module}.{name}")
     if admitted is None:
         raise UnsafePickleError(f"it names {module}.{name}")
@@ -236,7 +236,7 @@ def _name(module: Any, name: Any) -> _Name:
 
 
 def _call(function: Any, arguments: Any) -> Any:
-    """What the call of a named function stands for."""
+    """The value that the call of a named function stands for."""
     if not isinstance(function, _Name) or not isinstance(arguments, tuple):
         raise UnsafePickleError(f"it calls {_describe(function)}")
     match (str(function), *arguments):
@@ -258,8 +258,8 @@ def _call(function: Any, arguments: Any) -> Any:
             return {_key(item) for item in items}
         case (name, *_) if name in _INERT:
             return _Inert()
-    told = ", ".join(repr(a) if isinstance(a, str) else _describe(a) for a in arguments)
-    raise UnsafePickleError(f"it calls {function}({told})")
+    listed = ", ".join(repr(a) if isinstance(a, str) else _describe(a) for a in arguments)
+    raise UnsafePickleError(f"it calls {function}({listed})")
 
 
 def _build(target: Any, state: Any) -> Any:

@@ -119,7 +119,7 @@ def read_bundled(
 
 
 def bundled_metadata(path: str | PathLike[str] = PATH) -> dict[str, Any]:
-    """How the file was made (key, epochs, versions), and rows, features, classes of each task."""
+    """The key, epochs and versions that a file was made with, and the sizes of each task."""
     stored = _load(Path(path))
     _check(stored, Path(path))
     tasks = {

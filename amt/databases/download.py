@@ -26,8 +26,8 @@ CHECKSUMS = {
 
 def data_folder() -> Path:
     """Where downloaded databases are: `$AMT_DATA_DIR` if that is set, else the user's cache."""
-    given = os.environ.get("AMT_DATA_DIR")
-    return Path(given) if given else Path(_pooch().os_cache("amt"))
+    folder = os.environ.get("AMT_DATA_DIR")
+    return Path(folder) if folder else Path(_pooch().os_cache("amt"))
 
 
 def download(

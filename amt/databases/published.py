@@ -1,4 +1,4 @@
-"""HyperRec and LCBench, the databases of the AT2 paper, from the files that its authors published.
+"""Reads HyperRec and LCBench from the files that the authors of the AT2 paper published.
 
 HyperRec has the validation accuracy of 100 configurations on 27 image-classification tasks after
 each of 75 epochs, trained twice. LCBench, here the subset that the paper used, has that of 100
@@ -174,7 +174,7 @@ def _database(
 
 
 def _read(name: str, folder: Path | str | None, checksums: Mapping[str, str]) -> Any:
-    """What a file says, if it is there and has its checksum (where one is given)."""
+    """The content of a published file, once its checksum is found right (where one is given)."""
     path = Path(data_folder() / "at2" if folder is None else folder) / name
     if not path.is_file():
         raise FileNotFoundError(
@@ -194,7 +194,7 @@ def _read(name: str, folder: Path | str | None, checksums: Mapping[str, str]) ->
 def _grid(
     name: str, profiles: Mapping[int, Mapping[str, Any]], tasks: list[str], configs: list[int]
 ) -> Float[np.ndarray, "repeat task config epoch"]:
-    """The curves as one array. Errors name the one that is missing or is not like the others."""
+    """The curves as one array; an error names a curve that is missing or unlike the others."""
     curves = {
         (repeat, task, config): by_task.get(task, {}).get(config)
         for repeat, by_task in profiles.items()

@@ -1,4 +1,4 @@
-"""Search spaces of data files: read, or inferred from texts, and what texts mean in them."""
+"""Reads search spaces of data files, infers them from texts, and parses texts as their values."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -198,7 +198,7 @@ def text_order(text: str) -> tuple[bool, float, str]:
 
 
 def describe_space(space: ConfigurationSpace) -> list[str]:
-    """One line for each hyperparameter."""
+    """Lines to print, one for each hyperparameter with its range and conditions."""
     lines = []
     for h in space.values():
         conditions = space.parent_conditions_of[h.name]

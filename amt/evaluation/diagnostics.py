@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from matplotlib.figure import Figure
 
 from amt.gp.grid import CurveGrid
-from amt.gp.posterior import Observations, SourcePosterior, TargetPosterior
+from amt.gp.observations import Observations
+from amt.gp.posterior import AbstractSourcePosterior
 from amt.inference.draws import Draws
 from amt.kernels.task.scaled import ScaledTask
 
@@ -59,7 +60,7 @@ def summary(data: az.InferenceData) -> pd.DataFrame:
 
 
 def predictive_quantiles(
-    sources: SourcePosterior,
+    sources: AbstractSourcePosterior,
     observations: Observations,
     key: PRNGKeyArray,
     *,
@@ -69,14 +70,14 @@ def predictive_quantiles(
     """Quantiles of the target's scores, noise included, under the mixture over all draws.
 
     Args:
-        sources: source posteriors stacked along a leading axis of draws
-            (`amt.inference.draws.source_posterior`).
+        sources: source posteriors stacked along a leading axis of draws of equal weight
+            (a member of `amt.gp.mixture.Mixture.components`).
         observations: what is known of the target.
         samples: scores simulated from each draw; the quantiles are theirs.
     """
 
-    def simulate(source: SourcePosterior, key: PRNGKeyArray):
-        posterior: TargetPosterior = source.condition(observations)
+    def simulate(source: AbstractSourcePosterior, key: PRNGKeyArray):
+        posterior = source.condition(observations)
         standard = jax.random.normal(key, (samples, *posterior.mean.shape), posterior.mean.dtype)
         return posterior.mean + jnp.sqrt(posterior.variance + source.noise) * standard
 

@@ -1,58 +1,79 @@
 """Figures of experiments.
 
 They are drawn with Matplotlib's object interface, so that nothing global changes, in colours that
-remain distinct with the common colour vision deficiencies (Okabe and Ito 2008), each with a line
-style of its own.
+remain distinct with the common colour vision deficiencies (Okabe and Ito 2008) and in line styles,
+both by a rule (`styles`).
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from amt.evaluation.store import summarize
+from amt.databases import DATABASES
+from amt.evaluation.statistics import CELL, label_of, methods_of, summarize
 from amt.kernels import AT2, KERNELS
 
-LABELS = {
-    "amt": "amt",
-    "random_search": "random search",
-    "source_best": "best on sources",
-    "one_epoch_each": "one epoch each",
-}
-STYLES = {
-    "amt": ("#0072B2", "-"),
-    "random_search": ("#D55E00", "--"),
-    "source_best": ("#009E73", "-."),
-    "one_epoch_each": ("#CC79A7", ":"),
-}
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (1, 1)),
+)
 
 
-def recommendation_figure(results: pd.DataFrame, *, log_x: bool = False) -> Figure:
+def styles(count: int) -> list[tuple[str, Any]]:
+    """A colour and a line style for each of several lines, all different up to 49 of them.
+
+    Neighbours differ in both, so that the first ones can be told apart in grey too.
+    """
+    colors, lines = len(COLORS), len(LINES)
+    return [
+        (COLORS[number % colors], LINES[(number + number // colors) % lines])
+        for number in range(count)
+    ]
+
+
+def recommendation_figure(
+    results: pd.DataFrame, *, title: str | None = None, log_x: bool = False
+) -> Figure:
     """Rank and regret of the recommended configuration against the epochs spent.
 
-    One line a method, the mean over cells, its standard error shaded.
+    One line a method, the mean over cells (of a method with several random orders, over these
+    first), its standard error shaded.
 
     Args:
-        results: rows of `amt.evaluation.store`, of one database.
+        results: rows of `amt.evaluation.rows`, of one database.
+        title: stands before the number of targets; by default that of the database.
         log_x: epochs on a logarithmic axis.
     """
     summary = summarize(results)
-    figure = Figure(figsize=(7.0, 2.9), layout="constrained")
+    methods = methods_of(results)
+    columns = min(len(methods), 5)
+    rows_of_legend = -(-len(methods) // columns)
+    size = 7.0, 3.4 + 0.2 * (rows_of_legend - 1)
+    figure = Figure(figsize=size, layout="constrained")
     panels = {
         "rank": "rank of the recommended (0: best)",
         "normalized_regret": "normalized regret",
     }
     axes = figure.subplots(1, len(panels))
     for axis, (metric, label) in zip(axes, panels.items(), strict=True):
-        for method, rows in summary.groupby("method", sort=False):
-            color, line = STYLES[str(method)]
-            query = rows["query"].to_numpy()
-            mean, error = rows[metric].to_numpy(), rows[f"{metric}_error"].to_numpy()
+        for method, (color, line) in zip(methods, styles(len(methods)), strict=True):
+            rows = summary[summary["method"] == method]
+            query, mean, error = (
+                np.asarray(rows[column]) for column in ("query", metric, f"{metric}_error")
+            )
             axis.plot(
-                query, mean, color=color, linestyle=line, linewidth=1.6, label=LABELS[str(method)]
+                query, mean, color=color, linestyle=line, linewidth=1.6, label=label_of(method)
             )
             axis.fill_between(query, mean - error, mean + error, color=color, alpha=0.15, lw=0)
         axis.set(xlabel="epochs spent on the target", ylabel=label, ylim=(0, None))
@@ -60,8 +81,19 @@ def recommendation_figure(results: pd.DataFrame, *, log_x: bool = False) -> Figu
         if log_x:
             axis.set_xscale("log")
         axis.spines[["top", "right"]].set_visible(False)
+    cells, targets = len(results[CELL].drop_duplicates()), results["target"].nunique()
+    counted = f"{targets} target{'s' * (targets > 1)}"
+    if cells != targets:
+        counted += f", {cells} cells (target, training run, seed)"
+    bands = "bands: standard error of the mean over them" if cells > 1 else "no bands: one cell"
+    name = results["database"].iloc[0]
+    if title is None:
+        title = DATABASES[name].title if name in DATABASES else Path(name).stem
+    figure.suptitle(f"{title}: {counted}; {bands}", fontsize=8)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
+    )
     return figure
 
 
@@ -77,7 +109,7 @@ def kernel_figure(table: pd.DataFrame, budgets: Sequence[int]) -> Figure:
     AT2's combination has a frame.
 
     Args:
-        table: from `amt.evaluation.ablation.collect`.
+        table: from `amt.evaluation.sweeps.collect`.
     """
     names = {axis: [k for k in known if k in set(table[axis])] for axis, known in KERNELS.items()}
     rows = [(task, config) for task in names["task"] for config in names["config"]]
@@ -104,6 +136,9 @@ def kernel_figure(table: pd.DataFrame, budgets: Sequence[int]) -> Figure:
             if axis is not panels[0]:
                 axis.tick_params(labelleft=False)
         figure.colorbar(image, ax=panels, label="rank (0: best)")  # pyright: ignore
+    figure.suptitle(
+        f"mean rank of the recommended; {_cells(table)}; frame: the published kernels", fontsize=8
+    )
     return figure
 
 
@@ -111,7 +146,7 @@ def inference_figure(table: pd.DataFrame, budgets: Sequence[int]) -> Figure:
     """Rank, regret, density and coverage after some epochs for every way of inference.
 
     Args:
-        table: from `amt.evaluation.ablation.collect`.
+        table: from `amt.evaluation.sweeps.collect`.
     """
     panels = {
         "rank": "rank of the recommended",
@@ -122,7 +157,7 @@ def inference_figure(table: pd.DataFrame, budgets: Sequence[int]) -> Figure:
     runs = [*KERNELS, "inference"]
     differing = [c for c in runs if len(set(table[c])) > 1] or ["inference"]
     labels = table[differing].agg("-".join, axis=1)
-    names = list(dict.fromkeys(labels.sort_values()))
+    names = sorted(set(labels))
     databases = table["database"].unique()
     figure = Figure(figsize=(10.0, 0.5 + 2.3 * len(databases)), layout="constrained")
     grid = figure.subplots(len(databases), len(panels), squeeze=False)
@@ -145,6 +180,13 @@ def inference_figure(table: pd.DataFrame, budgets: Sequence[int]) -> Figure:
             axis.set_xlabel("epochs spent on the target", fontsize=7)
             axis.tick_params(labelsize=7)
             axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{_cells(table)}; bars: standard error of the mean over them", fontsize=8)
     handles, texts = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside upper center", ncols=len(texts), frameon=False)
+    figure.legend(handles, texts, loc="outside lower center", ncols=len(texts), frameon=False)
     return figure
+
+
+def _cells(table: pd.DataFrame) -> str:
+    """The number of cells of each database, in words."""
+    counts = dict(zip(table["database"], table["cells"], strict=True))
+    return ", ".join(f"{count} cells of {database}" for database, count in counts.items())

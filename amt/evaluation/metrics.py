@@ -56,15 +56,3 @@ def normalized_regret(
     values = configuration_values(curves)
     worst = np.nanmax(values) - np.nanmin(values)
     return regret(curves, recommended) / (worst if worst > 0 else 1.0)
-
-
-def mean_and_standard_error(
-    values: Float[np.ndarray, "cell *batch"],
-) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:
-    """Mean over cells and its standard error, which is NaN for a single cell."""
-    values = np.asarray(values, np.float64)
-    count = len(values)
-    mean = values.mean(0)
-    if count < 2:
-        return mean, np.full_like(mean, np.nan)
-    return mean, values.std(0, ddof=1) / np.sqrt(count)

@@ -1,46 +1,58 @@
-"""Runs of the closed loop into a folder: from plain settings to results, resumable.
+"""Runs of tuners on the splits of a database, into a folder: from plain settings to results.
 
 Settings are those of `experiments/conf/at2.yaml`, as plain dicts, lists and values. The folder is
-that of `amt.evaluation.store`.
+that of `amt.evaluation.store`, so that a run that was stopped goes on where it was.
 """
 
 import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import pandas as pd
 
 from amt import databases
 from amt.curves import LearningCurves
-from amt.evaluation import store as results
-from amt.evaluation.experiment import (
-    METHODS,
-    Cell,
-    Experiment,
-    Settings,
-    make_cells,
-    make_chunks,
-    make_splits,
+from amt.evaluation.experiment import Experiment
+from amt.evaluation.plugins import load_plugins
+from amt.evaluation.provenance import data_fingerprint, provenance
+from amt.evaluation.rows import key_table, result_table
+from amt.evaluation.splits import make_cells, make_chunks, make_splits
+from amt.evaluation.store import (
+    Part,
+    is_outdated,
+    merge_parts,
+    open_folder,
+    read_part,
+    write_part,
+    write_table,
 )
+from amt.files import write_json
 from amt.precision import precision
+from amt.tuners import TUNERS
+from amt.tuners.checks import check_choice
+
+NOT_SHARED = ("tuners", "plugins", "workers")
+"""Settings that can be others when a folder is taken up again."""
 
 
 class Run(NamedTuple):
-    """What a run left in its folder.
+    """The content of a run's folder.
 
     Attributes:
         frame: all rows.
         timings: the content of `timings.json`.
-        computed, reused: numbers of chunks.
-        anew: whether data, code or versions were others in an earlier run, whose chunks were thrown
-            away.
+        computed, reused: numbers of parts.
+        skipped: tuners that cannot run here, and why.
+        anew: tuners whose parts of an earlier run had other data, code or versions.
     """
 
     folder: Path
@@ -48,7 +60,8 @@ class Run(NamedTuple):
     timings: dict[str, Any]
     computed: int
     reused: int
-    anew: bool
+    skipped: dict[str, str]
+    anew: list[str]
 
 
 def run(
@@ -60,61 +73,84 @@ def run(
 
     Args:
         values: settings.
-        progress: is called with the position of a chunk, the number of them, and what begins.
+        progress: is called with the position of a part, the number of them, and what begins.
 
     Raises:
         KeyError, FileNotFoundError: there is no such database.
         ValueError: settings that cannot be, or the folder has results of others.
+        RuntimeError: a tuner failed in its process.
     """
     begin = perf_counter()
-    settings = read_settings(values)
-    database = str(values["database"])
-    curves = _load(database, json.dumps(values["database_options"]))
-    splits = make_splits(
-        database, curves, kind=values["split"], pair=values["pair"], repeat=values["repeat"]
+    plugins = [str(Path(p).resolve()) if p.endswith(".py") else p for p in values["plugins"]]
+    load_plugins(plugins)
+    for name in values["tuners"]:
+        check_choice("tuner", name, TUNERS)
+    records = [record for name, record in TUNERS.items() if name in values["tuners"]]
+    skipped = {record.name: why for record in records if (why := record.missing())}
+    records = [record for record in records if record.name not in skipped]
+    if not records:
+        raise ValueError(f"there is no tuner to run: {skipped or 'give their names in tuners'}")
+    tuners = {record.name: record.make(**record.chosen(values)) for record in records}
+    database, budget = str(values["database"]), values["budget"]
+    # Children are started by the first tuner on the host, if there is one.
+    processes = ProcessPoolExecutor(
+        values["workers"], get_context("spawn"), initializer=load_plugins, initargs=(plugins,)
     )
-    cells = make_cells(splits, seeds=values["seeds"])
-    chunks = make_chunks(cells, size=values["chunk"])
-    with precision(settings.precision):
-        anew = results.open_folder(folder, values, _provenance(cells))
-        experiment = Experiment(settings, chunk=max(len(chunk) for chunk in chunks))
-        tables, records, computed = [], [], 0
-        for number, chunk in enumerate(chunks):
-            path = folder / "parts" / f"{number:04d}.parquet"
-            expected: Any = {"methods": METHODS, "budget": settings.budget}
-            table = results.read_part(path, database, chunk, **expected)
-            record = results.read_json(path.with_suffix(".json"))
-            if table is None or record is None:
-                result = experiment.run(chunk, lambda s, n=number: progress(n, len(chunks), s))
-                table = results.result_table(database, chunk, result.trajectories)
-                record = {"seconds": result.seconds, "diagnostics": result.diagnostics}
-                results.write_json(path.with_suffix(".json"), record)
-                results.write_table(path, table)
+    with precision(values["precision"]), processes as executor:
+        curves = _load(database, json.dumps(values["database_options"]))
+        splits = make_splits(
+            database, curves, kind=values["split"], pair=values["pair"], repeat=values["repeat"]
+        )
+        cells = make_cells(splits, seeds=values["seeds"])
+        chunks = make_chunks(cells, size=values["chunk"])
+        experiment = Experiment(
+            budget=budget,
+            precision=values["precision"],
+            chunk=max(len(chunk) for chunk in chunks),
+            executor=executor,
+        )
+        open_folder(folder, {k: v for k, v in values.items() if k not in NOT_SHARED})
+        parts: dict[str, list[Part]] = {record.name: [] for record in records}
+        data = [data_fingerprint(chunk) for chunk in chunks]
+        computed, anew = 0, []
+        jobs = [(record, number) for record in records for number in range(len(chunks))]
+        for job, (record, number) in enumerate(jobs):
+            name, chunk = record.name, chunks[number]
+            path = folder / "parts" / name / f"{number:04d}.parquet"
+            keys = key_table(database, chunk, name, orders=record.orders, budget=budget)
+            origin = provenance(record, values, data[number])
+            part = read_part(path, keys, origin)
+            if part is None:
+                if is_outdated(path, origin) and name not in anew:
+                    anew.append(name)
+                result = experiment.run(
+                    tuners[name],
+                    chunk,
+                    orders=record.orders,
+                    report=lambda stage, j=job, n=name: progress(j, len(jobs), f"{n}: {stage}"),
+                )
+                part = Part(
+                    result_table(database, chunk, name, result.trajectory),
+                    {
+                        "provenance": origin,
+                        "seconds": result.seconds,
+                        "diagnostics": [dict(of_cell) for of_cell in result.diagnostics],
+                    },
+                )
+                write_part(path, part)
                 computed += 1
-            tables.append(table)
-            records.append(record)
-        merged = results.merge_parts(tables)
-        results.write_table(folder / "results.parquet", merged)
-    timings = _timings(records, len(cells)) | {"latest_run": perf_counter() - begin}
-    results.write_json(folder / "timings.json", timings)
-    return Run(folder, merged.to_pandas(), timings, computed, len(chunks) - computed, anew)
-
-
-def read_settings(values: Mapping[str, Any]) -> Settings:
-    """The part of the settings that a cell's numbers depend on."""
-    inference, acquisition = dict(values["inference"]), dict(values["acquisition"])
-    return Settings(
-        **values["kernel"],
-        inference=inference.pop("name"),
-        restarts=inference.pop("restarts"),
-        inference_options=inference,
-        noise=values["noise"],
-        nugget=values["nugget"],
-        precision=values["precision"],
-        acquisition=acquisition.pop("name"),
-        acquisition_options=acquisition,
-        budget=values["budget"],
-    )
+            parts[name].append(part)
+        merged = merge_parts([part.table for of_tuner in parts.values() for part in of_tuner])
+        write_table(folder / "results.parquet", merged)
+    timings = {
+        "cells": len(cells),
+        **_timings({name: [p.record for p in of_tuner] for name, of_tuner in parts.items()}),
+        "skipped": skipped,
+        "latest_run": perf_counter() - begin,
+    }
+    write_json(folder / "timings.json", timings)
+    reused = len(jobs) - computed
+    return Run(folder, merged.to_pandas(), timings, computed, reused, skipped, anew)
 
 
 @cache
@@ -122,34 +158,32 @@ def _load(database: str, options: str) -> LearningCurves:
     return databases.load(database, **json.loads(options))
 
 
-def _provenance(cells: Sequence[Cell]) -> dict[str, Any]:
-    """What numbers depend on beside the settings."""
-    splits = {(cell.split.index, cell.split.repeat): cell.split for cell in cells}.values()
-    data = [a for s in splits for a in (s.sources.scores, s.sources.features, s.target.scores)]
+def _timings(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Seconds in all and of each tuner, the worst of its diagnostics, and the machine."""
+    tuners = {name: _timings_of(of_tuner) for name, of_tuner in records.items()}
+    seconds = pd.DataFrame([of_tuner["seconds"] for of_tuner in tuners.values()]).sum()
     return {
-        "data": results.fingerprint(*data),
-        "code": results.code_fingerprint(),
-        "jax": jax.__version__,
-        "jaxlib": version("jaxlib"),
-        "platform": jax.default_backend(),
-        "devices": jax.device_count(),
-    }
-
-
-def _timings(records: Sequence[Mapping[str, Any]], cells: int) -> dict[str, Any]:
-    """Of all parts: seconds in all, the worst of the diagnostics, and the machine."""
-    seconds = pd.DataFrame([record["seconds"] for record in records]).sum()
-    fits = pd.DataFrame([fit for record in records for fit in record["diagnostics"]])
-    return {
-        "cells": cells,
         "seconds": seconds.to_dict(),
-        "not_converged": int((fits["converged"] == 0).sum()) if "converged" in fits else None,
-        "r_hat": float(fits["r_hat"].max()) if "r_hat" in fits else None,
-        "divergences": int(fits["divergences"].sum()) if "divergences" in fits else None,
+        "tuners": tuners,
         "machine": platform.platform(),
         "host": platform.node(),
         "cores": os.cpu_count(),
         "device": str(jax.devices()[0].device_kind),
         "python": platform.python_version(),
         "jax": jax.__version__,
+    }
+
+
+def _timings_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    seconds = pd.DataFrame([record["seconds"] for record in records]).sum()
+    fits = [fit for record in records for fit in record["diagnostics"]]
+
+    def diagnostic(name: str, summary: Callable[[np.ndarray], Any]) -> Any:
+        return summary(np.array([fit[name] for fit in fits])) if name in fits[0] else None
+
+    return {
+        "seconds": seconds.to_dict(),
+        "not_converged": diagnostic("converged", lambda values: int((values == 0).sum())),
+        "r_hat": diagnostic("r_hat", lambda values: float(values.max())),
+        "divergences": diagnostic("divergences", lambda values: int(values.sum())),
     }

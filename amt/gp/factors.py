@@ -57,20 +57,33 @@ class Factors(NamedTuple):
     epoch_noise: Float[Array, "epoch"]
     nugget: Float[Array, "task"] | None = None
 
-    def whiten(self, scores: Float[Array, "task config epoch"]) -> Whitened:
-        """Scores and Gram matrices in units of the noise; see the module docstring."""
+    def whiten(
+        self, scores: Float[Array, "task config epoch"]
+    ) -> tuple[Whitened, Float[Array, ""]]:
+        """Scores and Gram matrices in units of the noise; see the module docstring.
+
+        Returns also half the log-determinant of the noise of all scores.
+        """
         a, b = jnp.sqrt(self.task_noise), jnp.sqrt(self.epoch_noise)
         task, config, fidelity = self.grams
+        half_log_det = len(config) * (len(b) * jnp.sum(jnp.log(a)) + len(a) * jnp.sum(jnp.log(b)))
+        residual = scores / (a[:, None, None] * b)
         grams = Grams(task / (a[:, None] * a), config, fidelity / (b[:, None] * b))
-        return Whitened(grams, scores / (a[:, None, None] * b), 1 / b)
+        return Whitened(grams, residual, 1 / jnp.sqrt(self.epoch_noise)), half_log_det
 
-    def half_log_det_noise(
-        self, mask: Bool[Array, "task config epoch"] | None = None
-    ) -> Float[Array, ""]:
-        """Half the log-determinant of the noise of all scores, or of those in `mask`."""
-        if mask is None:
-            tasks, configs, epochs = (len(gram) for gram in self.grams)
-            a, b = jnp.sqrt(self.task_noise), jnp.sqrt(self.epoch_noise)
-            return configs * (epochs * jnp.sum(jnp.log(a)) + tasks * jnp.sum(jnp.log(b)))
+    def require_product(self, what: str) -> None:
+        """Raise an error unless the covariance is a Kronecker product and separable noise.
+
+        Args:
+            what: needs one.
+
+        Raises:
+            ValueError: there is a nugget.
+        """
+        if self.nugget is not None:
+            raise ValueError(f"{what} knows no nugget: ObservedCurves does")
+
+    def half_log_det_noise(self, mask: Bool[Array, "task config epoch"]) -> Float[Array, ""]:
+        """Half the log-determinant of the noise of the scores in `mask`."""
         log_noise = jnp.log(self.task_noise)[:, None, None] + jnp.log(self.epoch_noise)
         return jnp.sum(mask * log_noise) / 2

@@ -1,10 +1,9 @@
 """Source curves as JAX arrays on a (task, config, epoch) grid."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 import numpy as np
+from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 

@@ -5,7 +5,7 @@ equal weights, or models of different kernels.
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -56,21 +56,14 @@ class Mixture(eqx.Module):
         reduced = tuple(group.on_grid() for group in self.components)
         return eqx.tree_at(lambda m: m.components, self, reduced)
 
-    def condition(
-        self,
-        observations: Observations,
-        extra: Float[Array, "extra feature"] | None = None,
-        pending: Observations | None = None,
-        *,
-        observable: int | None = None,
-    ) -> TargetPosterior:
+    def condition(self, observations: Observations, *args: Any, **options: Any) -> TargetPosterior:
         """The target's posterior under each component.
 
         Arguments are those of `AbstractSourcePosterior.condition`.
         """
 
         def of_member(posterior: AbstractSourcePosterior) -> TargetPosterior:
-            return posterior.condition(observations, extra, pending, observable=observable)
+            return posterior.condition(observations, *args, **options)
 
         parts = [jax.vmap(of_member)(group) for group in self.components]
         mean, variance, _ = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)

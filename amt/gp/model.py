@@ -13,8 +13,8 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
@@ -30,7 +30,7 @@ from amt.gp.solvers.iterative import Iterative
 from amt.gp.solvers.kronecker import Kronecker
 from amt.gp.solvers.observed_curves import ObservedCurves
 from amt.gp.sources import Inputs, Sources
-from amt.kernels import TaskKernel, make_kernel
+from amt.kernels import FidelityKernel, TaskKernel, make_kernel
 from amt.parameters import parameter
 from amt.precision import require_dtype
 
@@ -53,7 +53,7 @@ class MultiTaskGP(eqx.Module):
 
     task: TaskKernel
     config: Kernel
-    fidelity: Kernel
+    fidelity: FidelityKernel
     noise: SeparableNoise
     nugget: Float[Array, "task"] | None = parameter(
         constraints.positive, prior=dist.Normal(-6.9, 3.0), default=None

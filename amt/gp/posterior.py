@@ -193,7 +193,9 @@ class AbstractSourcePosterior(eqx.Module):
         value; how uncertain that is, is left out, as it is from the likelihood.
 
         Args:
-            features: of the configurations; by default those of the grid.
+            features: of the configurations; by default those of the grid. Where there is a
+                nugget, each has another curve than those of the grid, even where it has the
+                features of one.
             epochs: as a share of the grid's last; by default those of the grid.
         """
         sources, skip = self.sources, len(self.sources.scores[0])

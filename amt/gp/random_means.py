@@ -34,22 +34,22 @@ class _Means(NamedTuple):
     """The grid in the eigenbasis, and the terms of the module docstring that the means add to it.
 
     Attributes:
-        spectral: residuals of the prior means.
         curve: a task's mean, u v.
-        gain: g.
         weight: eigenvalues of W.
         root: Q_T' R.
+        spectral: residuals of the prior means.
         factor: Cholesky factor of B.
         response: Q_T' b.
+        gain: g.
     """
 
-    spectral: Spectral
     curve: Float[Array, "config epoch"]
-    gain: Grid
     weight: Float[Array, "task"]
     root: Float[Array, "task task"]
+    spectral: Spectral
     factor: Float[Array, "task task"]
     response: Float[Array, "task"]
+    gain: Grid
 
     @classmethod
     def of(
@@ -64,7 +64,7 @@ class _Means(NamedTuple):
         inner = root.T @ (weight[:, None] * root)
         factor = cholesky(jnp.eye(len(mean), dtype=inner.dtype) + inner)
         response = jnp.sum(gain * spectral.rotated, (1, 2))
-        return cls(spectral, curve, gain, weight, root, factor, response)
+        return cls(curve, weight, root, spectral, factor, response, gain)
 
     def half(self) -> Float[Array, "task task"]:
         """J with \\(J^\\top J = Q_T^\\top G Q_T\\)."""

@@ -20,11 +20,16 @@ Sites = dict[str, Array]
 """Values of the sites of a NumPyro model."""
 
 
-def contrasts(num_tasks: int, dtype: DTypeLike) -> Float[np.ndarray, "task task-1"]:
+def sample(name: str, prior: dist.Distribution) -> Array:
+    """`numpyro.sample` of a site."""
+    return jnp.asarray(numpyro.sample(name, prior))
+
+
+def contrasts(num_tasks: int, dtype: DTypeLike) -> Float[Array, "task task-1"]:
     """An orthonormal basis of the vectors whose sum is 0 (Helmert)."""
     row = np.arange(1, num_tasks)
     below = np.tri(num_tasks - 1, num_tasks) - row[:, None] * np.eye(num_tasks - 1, num_tasks, 1)
-    return (below / np.sqrt(row * (row + 1.0))[:, None]).T.astype(dtype)
+    return jnp.asarray((below / np.sqrt(row * (row + 1.0))[:, None]).T, dtype)
 
 
 def alike(features: Float[Array, "config feature"]) -> Bool[Array, "feature feature"]:
@@ -41,7 +46,7 @@ def alike(features: Float[Array, "config feature"]) -> Bool[Array, "feature feat
 def triangular(name: str, matrix: Float[Array, "task rank"], shift: bool) -> Sites:
     """Coordinates of `matrix` that a rotation (and a shift) of its rows leaves as they are."""
     if shift:
-        matrix = jnp.asarray(contrasts(len(matrix), matrix.dtype)).T @ matrix
+        matrix = contrasts(len(matrix), matrix.dtype).T @ matrix
     size = min(matrix.shape)
     top = matrix[:size]
     jitter = jnp.finfo(matrix.dtype).eps * jnp.square(matrix).sum() * jnp.eye(size)
@@ -62,7 +67,7 @@ def from_triangular(
     lower = jnp.zeros((rows, like.shape[1]), below.dtype)
     lower = lower.at[jnp.diag_indices(size)].set(diagonal)
     lower = lower.at[np.tril_indices(rows, -1, size)].set(below)
-    return jnp.asarray(contrasts(len(like), below.dtype)) @ lower if shift else lower
+    return contrasts(len(like), below.dtype) @ lower if shift else lower
 
 
 def sample_triangular(leaf: Learned, shift: bool) -> Sites:
@@ -75,4 +80,4 @@ def sample_triangular(leaf: Learned, shift: bool) -> Sites:
     chi = dist.TransformedDistribution(dist.Gamma(degrees, 0.5 / leaf.prior.variance), root)
     below = leaf.prior.expand([len(np.tril_indices(rows, -1, size)[0])]).to_event(1)
     priors = {f"{leaf.name}.diagonal": chi.to_event(1), f"{leaf.name}.below": below}
-    return {name: jnp.asarray(numpyro.sample(name, prior)) for name, prior in priors.items()}
+    return {name: sample(name, prior) for name, prior in priors.items()}

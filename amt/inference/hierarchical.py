@@ -64,6 +64,7 @@ from amt.inference.coordinates import (
     alike,
     contrasts,
     from_triangular,
+    sample,
     sample_triangular,
     triangular,
 )
@@ -133,9 +134,9 @@ def hierarchical_model(
 
     def population(name: str, location: Any, spread: dist.Distribution = _SPREADS):
         """Log-normal, one a task, around the logarithm of a location."""
-        tau = sites[f"{name}.spread"] = numpyro.sample(f"{name}.spread", _exp(spread))
+        tau = sites[f"{name}.spread"] = sample(f"{name}.spread", _exp(spread))
         tasks = dist.LogNormal(location, tau).expand([grid.scores.shape[0]]).to_event(1)
-        sites[name] = numpyro.sample(name, tasks)
+        sites[name] = sample(name, tasks)
 
     for leaf in learned(model):
         if leaf.name in fixed:
@@ -144,20 +145,20 @@ def hierarchical_model(
             sites |= sample_triangular(leaf, shift=leaf.role == "embedding")
         elif leaf.role == "task_scale" and _has_scale(model):
             name, tau = f"{leaf.name}.contrasts", f"{leaf.name}.spread"
-            sites[tau] = numpyro.sample(tau, _exp(_SPREADS))
+            sites[tau] = sample(tau, _exp(_SPREADS))
             normal = dist.Normal(0.0, sites[tau]).expand([leaf.value.size - 1]).to_event(1)
-            sites[name] = numpyro.sample(name, normal)
+            sites[name] = sample(name, normal)
         elif leaf.role == "task_scale":
             population(leaf.name, 0.0)
         elif leaf.role == "noise":
-            typical = numpyro.sample(f"{leaf.name}.location", _exp(leaf.prior))
+            typical = sample(f"{leaf.name}.location", _exp(leaf.prior))
             population(leaf.name, jnp.log(typical))
         else:
-            sites[leaf.name] = numpyro.sample(leaf.name, _constrained(leaf))
+            sites[leaf.name] = sample(leaf.name, _constrained(leaf))
 
     center, unit = jnp.mean(grid.scores), jnp.std(grid.scores)
-    location = numpyro.sample("mean.location", dist.Normal(center, 2 * unit))
-    spread = numpyro.sample("mean.spread", dist.LogNormal(jnp.log(unit) - 0.7, 1.0))
+    location = sample("mean.location", dist.Normal(center, 2 * unit))
+    spread = sample("mean.spread", dist.LogNormal(jnp.log(unit) - 0.7, 1.0))
     drawn = assemble(model, tied(model, grid, sites))
     terms, half_log_det, _ = _Likelihood.of(drawn, grid, location, spread)
     numpyro.factor("likelihood", random_means_log_likelihood(*terms) - half_log_det)
@@ -231,8 +232,8 @@ class _Likelihood(NamedTuple):
         """The scores in units of the noise, task means around `location`."""
         factors = model.factors(grid)
         root = jnp.sqrt(factors.task_noise)
-        terms = factors.whiten(grid.scores), location / root, spread / root
-        return cls(terms, factors.half_log_det_noise(), root)
+        whitened, half_log_det = factors.whiten(grid.scores)
+        return cls((whitened, location / root, spread / root), half_log_det, root)
 
 
 def draw_models(

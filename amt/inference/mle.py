@@ -158,7 +158,7 @@ def _maximize(
             from_state = optax.value_and_grad_from_state(loss)
             value_and_grad = lambda free, state: from_state(free, state=state)  # noqa: E731
 
-        def step(carry, _):
+        def step(carry: Any, _: None) -> Any:
             free, state, best_free, best_value = carry
             value, gradient = value_and_grad(free, state)
             updates, state = transformation.update(

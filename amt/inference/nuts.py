@@ -135,8 +135,8 @@ def sample_nuts(
     start = unconstrain_fn(hierarchical_model, args, {}, start_sites(*args))
     flat, unravel = ravel_pytree(start)
 
-    def potential(free):
-        return potential_energy(hierarchical_model, args, {}, unravel(free))
+    def potential(free: Float[Array, "free"]) -> Float[Array, ""]:
+        return jnp.asarray(potential_energy(hierarchical_model, args, {}, unravel(free)))
 
     mode = find_mode(potential, flat)
     sample = partial(_chains, target_accept=target_accept, max_tree_depth=max_tree_depth, mesh=mesh)

@@ -41,4 +41,4 @@ def log_prior(model: Any) -> Float[Array, ""]:
     Raises:
         ValueError: a parameter is declared to have no prior.
     """
-    return jnp.asarray(sum(leaf.prior.log_prob(leaf.free).sum() for leaf in learned(model)))
+    return jnp.asarray(sum(jnp.sum(leaf.prior.log_prob(leaf.free)) for leaf in learned(model)))

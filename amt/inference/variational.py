@@ -8,7 +8,7 @@ import numpyro
 import optax
 from jaxtyping import PRNGKeyArray
 from numpyro.infer import SVI, Trace_ELBO
-from numpyro.infer.autoguide import AutoContinuous, AutoNormal
+from numpyro.infer.autoguide import AutoGuide, AutoNormal
 from numpyro.infer.initialization import init_to_value
 
 from amt.gp.grid import CurveGrid
@@ -32,7 +32,7 @@ def fit_svi(
     key: PRNGKeyArray,
     *,
     fixed: Iterable[str] | None = None,
-    guide: Callable[..., AutoContinuous] = _MEAN_FIELD,
+    guide: Callable[..., AutoGuide] = _MEAN_FIELD,
     steps: int = 3000,
     learning_rate: float = 0.01,
     draws: int = 1000,

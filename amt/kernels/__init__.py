@@ -1,8 +1,14 @@
 """Kernels on the three axes of a grid of learning curves, by name.
 
 `KERNELS[axis][name]` is the class; `make_kernel(axis, name, curves, key)` starts one for given
-learning curves. A new kernel is a `tinygp.kernels.Kernel` with an `init` classmethod, registered
-here by one line.
+learning curves. A new kernel is a class with an `init` classmethod and learned fields that are
+declared with `amt.parameters.parameter`, registered by one line:
+
+```python
+amt.KERNELS["fidelity"]["power_law"] = PowerLaw
+```
+
+It derives from `TaskKernel`, `tinygp.kernels.Kernel` or, on the fidelity axis, `FidelityKernel`.
 
 The scale of a product kernel is that of its task kernel (the loadings of "icm"): other kernels have
 none, but for the two that are as published, "at2" of the fidelity and "deep_poly".
@@ -17,7 +23,7 @@ from tinygp.kernels import Kernel
 
 from amt.curves import LearningCurves
 from amt.kernels.config import AdditiveTree, ConfigNet, DeepPolynomial, DeepRBF, Matern
-from amt.kernels.fidelity import AT2Fidelity, Course, Fabolas, FreezeThaw, LogMatern
+from amt.kernels.fidelity import AT2Fidelity, Course, Fabolas, FidelityKernel, FreezeThaw, LogMatern
 from amt.kernels.task import ICM, AT2Task, TargetObservations, TaskKernel, task_distances
 from amt.kernels.task.latent import LatentTask
 from amt.kernels.task.psd import project_psd
@@ -42,6 +48,8 @@ KERNELS: dict[str, dict[str, type[Kernel]]] = {
     },
 }
 
+_BASES = {"task": TaskKernel, "config": Kernel, "fidelity": FidelityKernel}
+
 AT2 = ("at2", "deep_poly", "at2")
 """Names of the kernels that Xiao, Xing, Neiswanger (2021) chose."""
 
@@ -52,8 +60,8 @@ def make_kernel(
     curves: LearningCurves,
     key: PRNGKeyArray,
     dtype: DTypeLike = jnp.float64,
-    **options,
-) -> Kernel:
+    **options: Any,
+) -> Any:
     """The kernel `name` of an `axis` ("task", "config", "fidelity"), started for `curves`.
 
     Args:
@@ -63,6 +71,7 @@ def make_kernel(
 
     Raises:
         KeyError: no such axis or kernel; the message lists those there are.
+        TypeError: the kernel is not of the class that its axis needs.
     """
     if axis not in KERNELS:
         raise KeyError(f"no kernel axis {axis!r}; there are {', '.join(KERNELS)}")
@@ -70,6 +79,12 @@ def make_kernel(
         known = ", ".join(KERNELS[axis])
         raise KeyError(f"no {axis} kernel {name!r}; there are {known}")
     kernel: Any = KERNELS[axis][name]
+    base = _BASES[axis]
+    if not issubclass(kernel, base):
+        raise TypeError(
+            f"the {axis} kernel {name!r} is {kernel.__name__}, which does not derive from "
+            f"{base.__module__}.{base.__name__}"
+        )
     start = kernel.init
     dtype = require_dtype(dtype)
     if axis == "task":
@@ -90,6 +105,7 @@ __all__ = [
     "DeepPolynomial",
     "DeepRBF",
     "Fabolas",
+    "FidelityKernel",
     "FreezeThaw",
     "LatentTask",
     "LogMatern",

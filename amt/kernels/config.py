@@ -201,7 +201,7 @@ class AdditiveTree(Kernel):
 
 
 def _indicator(sets: Sequence[Sequence[int]], size: int) -> Int[np.ndarray, "set size"]:
-    """1 where a column is in a set."""
+    """Indicator matrix of sets: 1 where a column is in a set."""
     matrix = np.zeros((len(sets), size), np.int8)
     for row, columns in zip(matrix, sets, strict=True):
         row[list(columns)] = 1
@@ -209,7 +209,7 @@ def _indicator(sets: Sequence[Sequence[int]], size: int) -> Int[np.ndarray, "set
 
 
 def _membership(parts: Sequence[Sequence[Any]]) -> Int[np.ndarray, "part element"]:
-    """1 where an element of the concatenated parts is of a part."""
+    """Indicator matrix of consecutive parts: 1 where an element of all is in a part."""
     ends = np.cumsum([len(part) for part in parts])
     ranges = [range(end - len(part), end) for part, end in zip(parts, ends, strict=True)]
     return _indicator(ranges, int(ends[-1]))

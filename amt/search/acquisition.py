@@ -10,6 +10,7 @@ values = acquisition(posterior, remaining, incumbent)
 ```
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -18,6 +19,8 @@ from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Bool, Float
 
 from amt.gp.observations import TargetPosterior
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 Values = Float[Array, "config"]
 Acquisition = Callable[
@@ -81,36 +84,60 @@ def expected_improvement(
 
 
 def _log_h(z: Float[Array, "config"]) -> Float[Array, "config"]:
-    r"""\(\log(\phi(z) + z \Phi(z))\).
+    r"""\(\log(\phi(z) + z \Phi(z))\), each part of the line by the formula that is accurate there.
 
-    Directly for z > -1. Below, \(\log \phi(z) + \log(1 - |z|\, R)\) with the Mills ratio
-    \(R = \Phi(z) / \phi(z)\); and where that cancels, with the expansion
-    \(1 - |z| R = z^{-2} (1 - 3 z^{-2} + 15 z^{-4} - O(z^{-6}))\). The limit between the two
-    balances their errors, at 2e-9 relative in float64 and 3e-4 in float32.
+    Each is given a harmless value elsewhere, so that gradients are finite. The limit between the
+    two below -1 balances their errors, at 2e-9 relative in float64 and 3e-4 in float32.
     """
-    half_log_2pi = 0.5 * jnp.log(2 * jnp.pi)
-    log_density = -0.5 * jnp.square(z) - half_log_2pi
-    near, far = z > -1, z < -((210 / jnp.finfo(z.dtype).eps) ** 0.1)
-    safe_near = jnp.where(near, z, 0)
-    direct = jnp.log(
-        jnp.exp(-0.5 * jnp.square(safe_near) - half_log_2pi)
-        + safe_near * jax.scipy.stats.norm.cdf(safe_near)
-    )
-    middle = jnp.where(near | far, -1.0, z)
-    log_ratio = (
-        log_ndtr(middle, series_order=8)
-        + 0.5 * jnp.square(middle)
-        + half_log_2pi
-        + jnp.log(-middle)
-    )
-    tail = jnp.log(-jnp.expm1(log_ratio))
-    inverse = 1 / jnp.square(jnp.where(far, z, -100.0))
-    asymptotic = jnp.log(inverse) + jnp.log1p(-3 * inverse + 15 * jnp.square(inverse))
-    return jnp.where(near, direct, log_density + jnp.where(far, asymptotic, tail))
+    is_near, is_far = z > -1, z < -((210 / jnp.finfo(z.dtype).eps) ** 0.1)
+    near = _log_h_near(jnp.where(is_near, z, 0))
+    middle = _log_mills_tail(jnp.where(is_near | is_far, -1.0, z))
+    far = _log_mills_tail_far(jnp.where(is_far, z, -100.0))
+    return jnp.where(is_near, near, _log_density(z) + jnp.where(is_far, far, middle))
 
 
-ACQUISITIONS: dict[str, Callable] = {
+def _log_density(z: Float[Array, "config"]) -> Float[Array, "config"]:
+    r"""\(\log \phi(z)\)"""
+    return -0.5 * jnp.square(z) - HALF_LOG_2PI
+
+
+def _log_h_near(z: Float[Array, "config"]) -> Float[Array, "config"]:
+    r"""\(\log(\phi(z) + z \Phi(z))\) as it stands, for z > -1."""
+    return jnp.log(jnp.exp(_log_density(z)) + z * jax.scipy.stats.norm.cdf(z))
+
+
+def _log_mills_tail(z: Float[Array, "config"]) -> Float[Array, "config"]:
+    r"""\(\log(1 - |z|\, R)\) for negative z, with the Mills ratio \(R = \Phi(z) / \phi(z)\).
+
+    It cancels far below 0.
+    """
+    log_ratio = log_ndtr(z, series_order=8) + 0.5 * jnp.square(z) + HALF_LOG_2PI + jnp.log(-z)
+    return jnp.log(-jnp.expm1(log_ratio))
+
+
+def _log_mills_tail_far(z: Float[Array, "config"]) -> Float[Array, "config"]:
+    r"""`_log_mills_tail` by \(1 - |z| R = z^{-2} (1 - 3 z^{-2} + 15 z^{-4} - O(z^{-6}))\)."""
+    inverse = 1 / jnp.square(z)
+    return jnp.log(inverse) + jnp.log1p(-3 * inverse + 15 * jnp.square(inverse))
+
+
+ACQUISITIONS: dict[str, Acquisition] = {
     "ucb": upper_confidence_bound,
     "ei": expected_improvement,
     "log_ei": log_expected_improvement,
 }
+
+
+def get_acquisition(acquisition: Acquisition | str) -> Acquisition:
+    """The acquisition function of a name in `ACQUISITIONS`; a function stays as it is.
+
+    Raises:
+        KeyError: there is none of that name; the message lists those there are.
+    """
+    if not isinstance(acquisition, str):
+        return acquisition
+    if acquisition not in ACQUISITIONS:
+        raise KeyError(
+            f"no acquisition function {acquisition!r}; there are {', '.join(ACQUISITIONS)}"
+        )
+    return ACQUISITIONS[acquisition]

@@ -1,4 +1,4 @@
-"""Learning a model from source tasks, and conditioning it on them."""
+"""Fit a model to source tasks, and condition it on them."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -40,23 +40,28 @@ def fit_sources(
     solver: AbstractSolver | None = None,
     **options: Any,
 ) -> tuple[Any, CurveGrid]:
-    """Learn a model from source tasks, from `restarts` starting points.
+    """Fit a model to source tasks, from `restarts` starting points.
 
     Args:
         kernels: names for `MultiTaskGP.init`, such as `{"config": "matern"}`, and its `noise` and
             `nugget`.
         inference: a name in `amt.inference.INFERENCE`.
-        solver: of likelihoods, for "mle" and "map"; by default as `select_solver` says.
+        solver: of likelihoods, where source curves can be incomplete ("mle", "map"); by default as
+            `select_solver` says.
         options: of the inference, such as `steps`.
 
     Returns:
-        The fit (of "mle" and "map" a `Fit`, else another `amt.inference.Fitted`), and the grid.
+        The fit (an `amt.inference.Fitted`, of "mle" and "map" a `Fit`), and the grid.
 
     Raises:
         KeyError: no such inference; the message lists those there are.
+        ValueError: a solver, of an inference that has no choice of one.
     """
     if inference not in INFERENCE:
         raise KeyError(f"no inference {inference!r}; there are {', '.join(INFERENCE)}")
+    method = INFERENCE[inference]
+    if solver is not None and not method.incomplete:
+        raise ValueError(f"{inference} has no choice of a solver")
     grid = CurveGrid.of(sources, dtype)
     starts = stack(
         [
@@ -64,7 +69,6 @@ def fit_sources(
             for k in jax.random.split(key, restarts)
         ]
     )
-    method = INFERENCE[inference]
     if method.incomplete:
         options["solver"] = select_solver(starts, grid).solver if solver is None else solver
     fit_key = jax.random.fold_in(key, restarts)
@@ -89,8 +93,11 @@ def _posterior(fit: Fitted, grid: CurveGrid, rank: int) -> AbstractSourcePosteri
 def fidelity_rank(model: MultiTaskGP, grid: CurveGrid, *, multiple: int = 4) -> int:
     """Numerical rank of the fidelity kernel, rounded up so that few ranks need compiling.
 
-    Of models and grids stacked along leading axes, the largest; models may have more of them, such
-    as one of draws.
+    Models and grids that are stacked along leading axes share the largest of their ranks; models
+    may have more such axes, as draws do.
+
+    Args:
+        multiple: what ranks are rounded up to a multiple of.
     """
     batch = model.noise.variance.ndim - 1, grid.epochs.ndim - 1
     gram = np.asarray(_fidelity_gram(model.fidelity, grid.epochs, batch))

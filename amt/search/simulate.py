@@ -1,10 +1,13 @@
 """The closed tuning loop on recorded learning curves, as one compiled scan.
 
-A simulation answers each query from a target's recorded curves. It is pure, so that many (splits
-of a database, seeds, models) run at once under `jax.vmap`.
+`replay` answers the queries of any tuner that is a pure function from a target's recorded curves;
+`simulate` is that loop for amt's own. Both are pure, so that many (splits of a database, seeds,
+models) run at once under `jax.vmap`.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +23,12 @@ from amt.search.rule import recommend, suggest
 
 
 class Forecast(NamedTuple):
-    r"""How well the final scores were predicted of the configurations not yet trained to the end.
+    r"""Scores of a prediction of final scores, for configurations not yet trained to the end.
 
-    With the draws' predictive distributions \(N(\mu_{id}, v_{id})\) of the final score \(y_i\)
-    of configuration i, noise included, and their average F over the draws d,
+    With the components' predictive distributions \(N(\mu_{ik}, v_{ik})\) of the final score
+    \(y_i\) of configuration i, noise included, their weights \(w_k\) and their mixture F,
 
-    \[ \mathrm{density} = \mathrm{mean}_i \log \mathrm{mean}_d\, N(y_i; \mu_{id}, v_{id}), \qquad
+    \[ \mathrm{density} = \mathrm{mean}_i \log \sum_k w_k\, N(y_i; \mu_{ik}, v_{ik}), \qquad
        \mathrm{coverage}_p = \mathrm{mean}_i\, 1[\,|F_i(y_i) - 1/2| \le p / 2\,] . \]
 
     NaN where there is no such configuration. A calibrated forecast has coverage p.
@@ -41,14 +44,14 @@ class Forecast(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """What a tuner did, one entry a query.
+    """The queries of a tuner and what came of them, one entry a query.
 
     Attributes:
         config: configuration trained.
         epoch: position of the epoch trained (from 0).
         score: score observed.
         recommended: configuration recommended after that observation.
-        forecast: after that observation; None of a tuner that predicts nothing.
+        forecast: after that observation; None for a tuner that predicts nothing.
     """
 
     config: Int[Array, "query"]
@@ -64,7 +67,7 @@ def forecast(
     target: Float[Array, "config epoch"],
     held_out: Bool[Array, "config"],
 ) -> Forecast:
-    """How well the last scores of the configurations `held_out` are predicted."""
+    """Score a prediction of the last scores of the configurations `held_out`."""
     mean = posterior.mean[..., -1].reshape(-1, len(target))
     variance = (posterior.variance[..., -1] + noise[..., -1:]).reshape(-1, len(target))
     last = jnp.where(held_out, target[:, -1], 0)
@@ -73,13 +76,131 @@ def forecast(
     log_weights = jnp.zeros(len(mean), mean.dtype) if weights is None else weights
     densities = norm.logpdf(last, mean, deviation) + log_weights[:, None]
     log_density = logsumexp(densities, axis=0)
-    shares = jnp.exp(log_weights) @ norm.cdf(last, mean, deviation)
-    center = jnp.abs(shares - 0.5)
+    center = jnp.abs(jnp.exp(log_weights) @ norm.cdf(last, mean, deviation) - 0.5)
 
-    def average(values):
+    def average(values: Array) -> Float[Array, ""]:
         return jnp.sum(jnp.where(held_out, values, 0)) / jnp.sum(held_out)
 
     return Forecast(average(log_density), average(center <= 0.25), average(center <= 0.45))
+
+
+class Feedback(NamedTuple):
+    """The answer to a tuner's latest query.
+
+    Before the first query nothing is `observed`, and only `remaining` has a meaning.
+
+    Attributes:
+        config: configuration trained.
+        epoch: position of the epoch trained (from 0).
+        score: score observed; NaN unless `observed`.
+        observed: whether there is a score.
+        remaining: epochs that can still be trained, of each configuration from its next one on.
+    """
+
+    config: Int[Array, ""]
+    epoch: Int[Array, ""]
+    score: Float[Array, ""]
+    observed: Bool[Array, ""]
+    remaining: Bool[Array, "config epoch"]
+
+
+class Prediction(NamedTuple):
+    """Marginals of the target's noise-free scores, and the noise variance of each epoch."""
+
+    posterior: TargetPosterior
+    noise: Float[Array, "*component epoch"]
+
+
+class Decision(NamedTuple):
+    """A tuner's next query and its recommendation, given all feedback so far.
+
+    Attributes:
+        config: configuration to train for its next remaining epoch.
+        recommended: configuration that is best as far as the tuner knows.
+        valid: whether the query is to be answered; False where a tuner has failed.
+        prediction: of the target's scores, from a tuner that makes one.
+    """
+
+    config: Int[Array, ""]
+    recommended: Int[Array, ""]
+    valid: Bool[Array, ""] | bool = True
+    prediction: Prediction | None = None
+
+
+State = TypeVar("State")
+
+
+def replay(
+    state: State,
+    step: Callable[[State, Feedback], tuple[State, Decision]],
+    target: Float[Array, "config epoch"],
+    *,
+    budget: int,
+) -> Trajectory:
+    """Run a tuner on a target whose learning curves are known, for `budget` epochs in all.
+
+    A missing score ends its configuration's curve. `score` is NaN where nothing was left to train
+    of the configuration asked for, or the decision was not valid.
+
+    Args:
+        state: the tuner's before its first query.
+        step: one query; the tuner sees nothing of the target but its feedback.
+    """
+    # A missing epoch ends a curve: what comes after it is never reached.
+    reachable = jnp.cumprod(jnp.isfinite(target), axis=1).astype(bool)
+
+    def query(carry, _):
+        state, feedback = carry
+        state, decision = step(state, feedback)
+        remaining = feedback.remaining
+        config = jnp.asarray(decision.config, int)
+        epoch = jnp.argmax(remaining[config])
+        observed = remaining[config, epoch] & decision.valid
+        score = jnp.where(observed, target[config, epoch], jnp.nan)
+        predicted = None
+        if decision.prediction is not None:
+            predicted = forecast(*decision.prediction, target, remaining[:, -1])
+        before = jnp.asarray(decision.recommended, int), predicted
+        remaining = remaining.at[config, epoch].set(False)
+        feedback = Feedback(config, epoch, score, observed, remaining)
+        return (state, feedback), (config, epoch, score, before)
+
+    # What is known after a query is that before the next one: one more, which is not reported.
+    none, nan = jnp.asarray(0, int), jnp.asarray(jnp.nan, target.dtype)
+    first = Feedback(none, none, nan, jnp.asarray(False), reachable)
+    _, (config, epoch, score, before) = jax.lax.scan(query, (state, first), length=budget + 1)
+    recommended, predicted = jax.tree.map(lambda leaf: leaf[1:], before)
+    return Trajectory(config[:-1], epoch[:-1], score[:-1], recommended, predicted)
+
+
+class Conditioned(NamedTuple):
+    """State of amt's tuner: the sources' posterior and the target's observations."""
+
+    source: AbstractSourcePosterior | Mixture
+    observations: Observations
+
+
+def query(
+    state: Conditioned, feedback: Feedback, *, acquisition: Acquisition
+) -> tuple[Conditioned, Decision]:
+    """Condition the exact posterior on the latest score, task similarities included, and decide.
+
+    The decision is not valid where the posterior is not finite.
+    """
+    source, before = state
+    observations = before.append(feedback.config, feedback.epoch, feedback.score)
+    observations = jax.tree.map(
+        lambda new, old: jnp.where(feedback.observed, new, old), observations, before
+    )
+    posterior = source.condition(observations)
+    config, _ = suggest(posterior, observations, feedback.remaining, acquisition)
+    decision = Decision(
+        config,
+        recommend(posterior),
+        jnp.isfinite(posterior.variance).all(),
+        Prediction(posterior, source.noise),
+    )
+    return Conditioned(source, observations), decision
 
 
 def simulate(
@@ -89,30 +210,12 @@ def simulate(
     budget: int,
     acquisition: Acquisition = upper_confidence_bound,
 ) -> Trajectory:
-    """Tune on a target whose learning curves are known, for `budget` epochs in all.
+    """Tune with amt on a target whose learning curves are known, for `budget` epochs in all.
 
     Every query trains one configuration for one more epoch (`amt.search.rule.suggest`) and
     conditions the exact posterior on the score, task similarities included. Where `target` is NaN,
-    the configuration ends there. `score` is NaN from a query on that found nothing left to train, or
-    whose posterior was not finite.
+    the configuration ends there. `score` is NaN from a query on that found nothing left to train,
+    or whose posterior was not finite.
     """
-    # A missing epoch ends a curve: what comes after it is never reached.
-    reachable = jnp.cumprod(jnp.isfinite(target), axis=1).astype(bool)
-
-    def query(carry, _):
-        observations, remaining = carry
-        posterior = source.condition(observations)
-        config, epoch = suggest(posterior, observations, remaining, acquisition)
-        usable = remaining[config, epoch] & jnp.isfinite(posterior.variance).all()
-        score = jnp.where(usable, target[config, epoch], jnp.nan)
-        told = observations.append(config, epoch, score)
-        observations = jax.tree.map(lambda a, b: jnp.where(usable, a, b), told, observations)
-        before = recommend(posterior), forecast(posterior, source.noise, target, remaining[:, -1])
-        remaining = remaining.at[config, epoch].set(False)
-        return (observations, remaining), (config, epoch, score, before)
-
-    # What is known after a query is that before the next one: one more, which is not reported.
-    start = Observations.empty(budget, target.dtype), reachable
-    _, (config, epoch, score, before) = jax.lax.scan(query, start, length=budget + 1)
-    recommended, predicted = jax.tree.map(lambda leaf: leaf[1:], before)
-    return Trajectory(config[:-1], epoch[:-1], score[:-1], recommended, predicted)
+    state = Conditioned(source, Observations.empty(budget, target.dtype))
+    return replay(state, partial(query, acquisition=acquisition), target, budget=budget)

@@ -1,19 +1,60 @@
-"""Tuners to compare with, by name.
+"""Tuners to compare, by name.
 
-A baseline is a pure function `baseline(key, sources, target, *, budget=...)` of the scores of the
-sources and the target. It gives the same `Trajectory` as `amt.search.simulate`, and passes through jit and
-vmap.
+`TUNERS[name]` is a tuner's record (`amt.tuners.record`). A module of your own adds one by
+`register(Record(...))`: name the module under `plugins` of an experiment, and the tuner under
+`tuners`.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from types import MappingProxyType
 
-from amt.search.simulate import Trajectory
-from amt.tuners.trivial import one_epoch_each, random_search, source_best
+from amt.search.simulate import Decision, Feedback, Prediction
+from amt.tuners import amt, best_list, one_epoch_each, random_search, source_best
+from amt.tuners.record import (
+    Host,
+    HostProblem,
+    HostTuner,
+    Prepared,
+    Problem,
+    Pure,
+    Record,
+    RunStage,
+)
 
-BASELINES: dict[str, Callable[..., Trajectory]] = {
-    "random_search": random_search,
-    "source_best": source_best,
-    "one_epoch_each": one_epoch_each,
-}
+_registered: dict[str, Record] = {}
 
-__all__ = ["BASELINES", "one_epoch_each", "random_search", "source_best"]
+TUNERS: Mapping[str, Record] = MappingProxyType(_registered)
+"""The tuners that are registered, by name, in the order of tables and figures."""
+
+
+def register(record: Record) -> Record:
+    """Make a tuner known by its name, in place of an earlier one of its module.
+
+    Raises:
+        ValueError: another module has registered that name.
+    """
+    known = TUNERS.get(record.name)
+    if known is not None and known.make.__module__ != record.make.__module__:
+        raise ValueError(f"{known.make.__module__} has a tuner {record.name!r} already")
+    _registered[record.name] = record
+    return record
+
+
+for _module in (amt, best_list, source_best, one_epoch_each, random_search):
+    register(_module.RECORD)
+
+__all__ = [
+    "TUNERS",
+    "Decision",
+    "Feedback",
+    "Host",
+    "HostProblem",
+    "HostTuner",
+    "Prediction",
+    "Prepared",
+    "Problem",
+    "Pure",
+    "Record",
+    "RunStage",
+    "register",
+]

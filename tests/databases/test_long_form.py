@@ -14,9 +14,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from amt import Tuner
 from amt.curves import LearningCurves
-from amt.databases import bundled, load, long_form, paper_pairs
-from amt.databases.long_form import examine, read_curves
-from amt.evaluation.experiment import make_splits
+from amt.databases import bundled, load, paper_pairs
+from amt.databases.long_form import examine, grid, read_curves
+from amt.evaluation.splits import make_splits
+from amt.outcome import RobustOutcome
 
 TASKS, CONFIGS, EPOCHS = ("a", "b", "c"), 6, 4
 
@@ -265,6 +266,15 @@ def test_worst_loss_is_the_largest(rows, write):
     assert_array_equal(found.metric[0, 0, 1, 1:], [given[given < np.inf].max()] * 3)
     with pytest.raises(ValueError, match="'missing' or 'worst', not 'dropped'"):
         read(path, diverged="dropped")
+
+
+def test_scores_are_made_by_a_transform_of_ones_own(rows, write):
+    outcome = RobustOutcome(sign=-1.0, location=-0.3, scale=0.1)
+    rows.loc[5, "score"] = "inf"
+    found = examine(write(rows), space=make_space(), outcome=outcome, diverged="worst")
+    assert found.curves.outcome is outcome
+    assert_allclose(found.curves.repeats, (0.3 - found.metric) / 0.1)
+    assert_array_equal(found.metric[0, 0, 1, 1], np.nanmax(found.metric[0, 0]))  # it is minimised
 
 
 def test_parquet_nan_diverges_and_null_is_missing(rows, write):
@@ -568,7 +578,7 @@ def test_other_files(rows, write, tmp_path):
 
 
 def test_grid_that_is_too_large(rows, write, monkeypatch):
-    monkeypatch.setattr(long_form, "_LARGEST_GRID", 71)
+    monkeypatch.setattr(grid, "_LARGEST_GRID", 71)
     (line,) = lines(write(rows))[1:]
     assert line == (
         "the grid of 1 repeats, 3 tasks, 6 configurations and 4 epochs has more than 71 entries"

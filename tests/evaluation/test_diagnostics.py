@@ -12,7 +12,7 @@ from amt.evaluation.diagnostics import (
     predictive_quantiles,
     summary,
 )
-from amt.gp.posterior import Observations
+from amt.gp.observations import Observations
 
 # Of `simulated`.
 CHAINS, DRAWS, TASKS = 2, 100, 4
@@ -51,7 +51,7 @@ def test_summary_says_how_well_everything_mixed(first):
 
 def test_bands_cover_the_held_out_curve_and_the_figure_is_written(first, tmp_path):
     posterior, grid = first
-    sources = jax.jit(posterior.thin(20).posterior)(grid).sources
+    (sources,) = jax.jit(posterior.thin(20).posterior)(grid).components
     # The target repeats the first source; two of its scores are known.
     target = grid.scores[0]
     observations = Observations.empty(4, jnp.float64)

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from amt.evaluation.experiment import METHODS
-from amt.evaluation.figures import LABELS, STYLES, recommendation_figure, save_figure
-from tests.problems import made_up_results
+from amt.evaluation.figures import recommendation_figure, save_figure, styles
+from amt.evaluation.statistics import label_of
+from tests.problems import METHODS, made_up_results
 
 
 @pytest.fixture
@@ -13,8 +13,11 @@ def results() -> pd.DataFrame:
 
 
 def test_every_method_has_a_label_and_a_style_of_its_own():
-    assert set(LABELS) == set(STYLES) == set(METHODS)
-    assert len(set(STYLES.values())) == len(METHODS)
+    assert len({label_of(method) for method in METHODS}) == len(METHODS)
+    assert len(set(styles(len(METHODS)))) == len(METHODS)
+    assert len(set(styles(45))) == 45
+    neighbours = zip(styles(45)[1:], styles(45), strict=False)
+    assert all(a[0] != b[0] and a[1] != b[1] for a, b in neighbours)
 
 
 def test_figure_has_one_line_a_method_in_each_panel(results):
@@ -25,7 +28,27 @@ def test_figure_has_one_line_a_method_in_each_panel(results):
         amt = results[results["method"] == "amt"].groupby("query")[metric].mean()
         np.testing.assert_allclose(axis.lines[0].get_ydata(), amt)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == [LABELS[m] for m in METHODS]
+    assert texts == [label_of(m) for m in METHODS]
+
+
+def test_the_title_says_what_the_figure_shows(results):
+    title = recommendation_figure(results).get_suptitle()
+    assert title == "made up: 3 targets; bands: standard error of the mean over them"
+    seeds = pd.concat([results, results.assign(seed=1)])
+    title = recommendation_figure(seeds, title="HyperRec").get_suptitle()
+    assert title.startswith("HyperRec: 3 targets, 6 cells (target, training run, seed); bands")
+    one = recommendation_figure(results[results["split"] == 0])
+    assert one.get_suptitle() == "made up: 1 target; no bands: one cell"
+
+
+def test_forty_methods_need_no_table_of_names(results):
+    method = results[results["method"] == "amt"]
+    many = pd.concat([method.assign(method=f"tuner_{number}") for number in range(40)])
+    figure = recommendation_figure(many)
+    assert len(figure.axes[0].lines) == 40
+    drawn = {(line.get_color(), str(line._dash_pattern)) for line in figure.axes[0].lines}
+    assert len(drawn) == 40
+    assert len(figure.legends[0].get_texts()) == 40
 
 
 def test_epochs_on_a_logarithmic_axis(results):

@@ -4,7 +4,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from amt.evaluation.metrics import (
     configuration_values,
-    mean_and_standard_error,
     normalized_regret,
     rank,
     regret,
@@ -57,12 +56,3 @@ def test_equally_good_configurations_have_no_regret():
 def test_no_score_at_all_is_an_error():
     with pytest.raises(ValueError, match="no configuration has a score"):
         rank(np.full((2, 3), NAN), np.array([0]))
-
-
-def test_mean_and_standard_error():
-    mean, error = mean_and_standard_error(np.array([[1, 5], [3, 5]]))
-    assert_allclose(mean, [2, 5])
-    assert_allclose(error, [1, 0])
-    mean, error = mean_and_standard_error(np.array([[1.0, 2.0]]))
-    assert_allclose(mean, [1, 2])
-    assert np.isnan(error).all()

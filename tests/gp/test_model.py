@@ -1,29 +1,32 @@
-"""The model's likelihood against a dense Gaussian process, and what it refuses."""
+"""The model's likelihood against a dense Gaussian process, its solvers, and what it refuses."""
 
 import dataclasses
-from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tinygp
 
 from amt.gp.grid import CurveGrid
-from amt.gp.model import MultiTaskGP
-from amt.gp.posterior import Observations, SourcePosterior
-from amt.gp.solvers import dense
-from amt.gp.solvers.iterative import LatentSourcePosterior, Solver
-from amt.gp.solvers.kronecker import KroneckerKernel, grid_points
-from amt.gp.solvers.observed_curves import ObservedCells, ObservedCurvesPosterior
-from amt.inference import hierarchical, svgp
+from amt.gp.model import MultiTaskGP, select_solver
+from amt.gp.observations import Observations
+from amt.gp.solvers import Dense, Iterative, Kronecker, ObservedCurves, Settings
+from amt.gp.solvers.iterative import IterativePosterior
+from amt.gp.solvers.kronecker import KroneckerPosterior
+from amt.gp.solvers.observed_curves import ObservedCurvesPosterior
+from amt.inference import INFERENCE
+from amt.inference.nuts import sample_nuts
+from amt.inference.svgp import fit_svgp
+from amt.inference.variational import fit_svi
 from amt.kernels import KERNELS
-from amt.kernels.task import GivenGram
 from amt.parameters import unconstrain
+from amt.search.fitting import stack
+from tests import oracle
 from tests.problems import small_curves
 
 NOISES = ["homoscedastic", "task", "epoch", "task_epoch"]
+COMPLETE = small_curves()
 
 
 def perturbed(model, seed=0):
@@ -35,26 +38,8 @@ def perturbed(model, seed=0):
     )
 
 
-class Same(tinygp.kernels.Kernel):
-    """1 of a configuration with itself, else 0."""
-
-    def evaluate(self, X1, X2):
-        return jnp.all(X1 == X2).astype(X1.dtype)
-
-
-def dense_log_likelihood(model, grid, means, observed=slice(None)):
-    observed = observed if isinstance(observed, slice) else np.flatnonzero(observed)
-    tasks = jnp.arange(grid.scores.shape[0])
-    X = grid_points(tasks, grid.features, grid.epochs)
-    a, b = model.noise.factors(len(tasks), grid.epochs)
-    noise = jnp.broadcast_to(a[:, None, None] * b, grid.scores.shape).ravel()
-    kernel = KroneckerKernel(model.task, model.config, model.fidelity)
-    if model.nugget is not None:
-        itself = GivenGram(jnp.diag(model.nugget))
-        kernel += KroneckerKernel(itself, Same(), model.fidelity)
-    X = jax.tree.map(lambda a: a[observed], X)
-    gp = tinygp.GaussianProcess(kernel, X, diag=noise[observed])
-    return gp.log_probability((grid.scores - means[:, None, None]).ravel()[observed])
+def without(curves, missing):
+    return dataclasses.replace(curves, scores=np.where(missing, np.nan, curves.scores))
 
 
 # Every kernel is in one of them.
@@ -64,184 +49,302 @@ KERNEL_NAMES = [
 ]
 
 
+def dense_with_gradients(model, grid):
+    """Value, means, and gradients of unconstrained values at these means, by the oracle."""
+    free, constrain = unconstrain(model)
+
+    def value(free):
+        return oracle.profile(oracle.of_model(constrain(free), grid), grid.scores)
+
+    return jax.jit(jax.value_and_grad(value, has_aux=True))(free)
+
+
+def with_gradients(model, grid, solver=None):
+    free, constrain = unconstrain(model)
+
+    def value(free):
+        value, means, _ = constrain(free).log_likelihood(grid, solver)
+        return value, means
+
+    return jax.jit(jax.value_and_grad(value, has_aux=True))(free)
+
+
+def assert_gradients_close(gradients, slow, tolerance=1e-8):
+    for got, want in zip(gradients, slow, strict=True):
+        atol = tolerance * (1 + jnp.abs(want).max())
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=atol)
+
+
 @pytest.mark.parametrize(
     ("noise", "kernels"),
     [*zip(NOISES, KERNEL_NAMES, strict=True), ("task", {"task": "icm", "nugget": True})],
 )
 def test_likelihood_and_gradients_equal_dense_algebra(noise, kernels):
-    curves = small_curves()
-    grid = CurveGrid.of(curves)
-    model = perturbed(MultiTaskGP.init(curves, jax.random.key(0), noise=noise, **kernels))
-    free, constrain = unconstrain(model)
-
-    @jax.jit
-    def ours(free):
-        return jax.value_and_grad(lambda f: constrain(f).log_likelihood(grid)[0])(free)
-
-    @jax.jit
-    def dense(free, means):
-        return jax.value_and_grad(lambda f: dense_log_likelihood(constrain(f), grid, means))(free)
-
-    _, means = jax.jit(lambda: model.log_likelihood(grid))()
-    (value, gradients), (expected, slow) = ours(free), dense(free, means)
+    grid = CurveGrid.of(COMPLETE)
+    model = perturbed(MultiTaskGP.init(COMPLETE, jax.random.key(0), noise=noise, **kernels))
+    (value, means), gradients = with_gradients(model, grid)
+    (expected, expected_means), slow = dense_with_gradients(model, grid)
     np.testing.assert_allclose(value, expected, rtol=1e-8)
-    for got, want in zip(gradients, slow, strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8 * (1 + jnp.abs(want).max()))
+    assert_gradients_close(gradients, slow)
+    # These means are at the maximum of the dense likelihood.
+    np.testing.assert_allclose(means, expected_means, rtol=1e-6, atol=1e-6)
 
-    # The means are at the maximum: moving any of them lowers the dense likelihood.
-    at_means = jax.jit(jax.grad(lambda m: dense_log_likelihood(model, grid, m)))(means)
-    np.testing.assert_allclose(at_means, 0, atol=1e-6 * abs(expected))
+
+def test_the_means_are_at_the_maximum_of_the_likelihood():
+    """Moving any of them lowers the dense likelihood."""
+    grid = CurveGrid.of(COMPLETE)
+    model = perturbed(MultiTaskGP.init(COMPLETE, jax.random.key(0), config="matern", task="icm"))
+
+    @jax.jit
+    def slope():
+        value, means, _ = model.log_likelihood(grid)
+        dense = oracle.of_model(model, grid)
+        columns = oracle.design(grid.scores)
+        return value, jax.grad(lambda means: dense.log_density(columns @ means))(means)
+
+    value, at_means = slope()
+    np.testing.assert_allclose(at_means, 0, atol=1e-6 * abs(value))
 
 
 def test_float32_likelihood_agrees_to_1e3_and_is_finite():
-    curves = small_curves()
     values = {}
     for dtype in ("float64", "float32"):
-        grid = CurveGrid.of(curves, dtype)
-        model = MultiTaskGP.init(curves, jax.random.key(0), dtype="float64")
+        grid = CurveGrid.of(COMPLETE, dtype)
+        model = MultiTaskGP.init(COMPLETE, jax.random.key(0), dtype="float64")
         model = jax.tree.map(lambda a: a.astype(dtype), model)  # noqa: B023
-        free, constrain = unconstrain(model)
-        value, gradients = jax.jit(
-            jax.value_and_grad(lambda f: constrain(f).log_likelihood(grid)[0])  # noqa: B023
-        )(free)
+        (value, _), gradients = with_gradients(model, grid)
         assert value.dtype == dtype
         assert all(jnp.isfinite(g).all() for g in gradients)
-        values[dtype] = value / curves.scores.size
+        values[dtype] = value / COMPLETE.scores.size
     np.testing.assert_allclose(values["float32"], values["float64"], rtol=1e-3)
 
 
-def without(curves, missing):
-    scores = np.where(missing, np.nan, curves.scores)
-    return type(curves)(
-        configs=curves.configs, space=curves.space, tasks=curves.tasks, scores=scores
-    )
+MISSING = np.random.default_rng(0).random(COMPLETE.scores.shape) < 0.4
+MISSING[0, 2:4] = True
+INCOMPLETE = without(COMPLETE, MISSING)
 
 
 @pytest.mark.parametrize(("noise", "kernels"), list(zip(NOISES, KERNEL_NAMES, strict=True)))
-def test_incomplete_curves_have_the_likelihood_of_dense_algebra(noise, kernels, monkeypatch):
-    complete = small_curves()
-    missing = np.random.default_rng(0).random(complete.scores.shape) < 0.4
-    missing[0, 2:4] = True
-    curves = without(complete, missing)
-    grid = CurveGrid.of(curves)
+def test_incomplete_curves_have_the_likelihood_of_dense_algebra(noise, kernels):
+    grid = CurveGrid.of(INCOMPLETE)
     assert not grid.complete
-    assert sum(map(len, grid.cells)) == 4 * 6 - 2  # pyright: ignore
-    assert CurveGrid.of(complete).complete
-    model = MultiTaskGP.init(curves, jax.random.key(0), noise=noise, **kernels)
-    free, constrain = unconstrain(model)
-
-    def ours(free, grid):
-        return jax.value_and_grad(lambda f: constrain(f).log_likelihood(grid), has_aux=True)(free)
-
-    (value, means), gradients = jax.jit(ours)(free, grid)
-    expected, slow = jax.jit(
-        jax.value_and_grad(lambda f: dense_log_likelihood(constrain(f), grid, means, ~missing))
-    )(free)
+    assert CurveGrid.of(COMPLETE).complete
+    model = MultiTaskGP.init(INCOMPLETE, jax.random.key(0), noise=noise, **kernels)
+    solver = select_solver(model, grid).solver
+    assert isinstance(solver, ObservedCurves)
+    assert len(solver.whole) + len(solver.part) == 4 * 6 - 2
+    (value, means), gradients = with_gradients(model, grid, solver)
+    (expected, _), slow = dense_with_gradients(model, grid)
     np.testing.assert_allclose(value, expected, rtol=1e-8)
-    for got, want in zip(gradients, slow, strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8 * (1 + jnp.abs(want).max()))
+    assert_gradients_close(gradients, slow)
 
-    # Curves that are too many for that: standard errors of 1024 probes are about 0.2 and 2 %.
+    # Estimated, as of curves that are too many for that: standard errors of 1024 probes are about
+    # 0.2 and 2 %.
     if noise not in ("task", "epoch"):
         return
-    settings = Solver(tolerance=1e-4, probes=1024, rank=None, lanczos=64)
-    grid = CurveGrid.of(curves, solver=settings)
-    monkeypatch.setattr("amt.gp.solvers.observed_curves.MAX_DIMENSIONS", 10)
-    (value, estimated), gradients = jax.jit(lambda *args: ours(*args))(free, grid)
+    settings = Settings(tolerance=1e-4, probes=1024, rank=None, lanczos=64)
+    (value, estimated), gradients = with_gradients(model, grid, Iterative(settings))
     np.testing.assert_allclose(value, expected, atol=2)
     np.testing.assert_allclose(estimated, means, atol=1e-5)
     got, want = (np.concatenate([np.ravel(g) for g in gs]) for gs in (gradients, slow))
     assert np.linalg.norm(got - want) < 0.1 * np.linalg.norm(want)
 
 
-@pytest.mark.parametrize("dimensions", [10, 4096])
-def test_incomplete_sources_give_a_posterior_of_finite_moments(dimensions, monkeypatch):
-    monkeypatch.setattr("amt.gp.solvers.observed_curves.MAX_DIMENSIONS", dimensions)
-    complete = small_curves()
-    curves = without(complete, np.random.default_rng(1).random(complete.scores.shape) < 0.4)
+@pytest.mark.parametrize("largest", [10, 4096])
+def test_incomplete_sources_give_a_posterior_of_finite_moments(largest):
+    curves = without(COMPLETE, np.random.default_rng(1).random(COMPLETE.scores.shape) < 0.4)
     grid = CurveGrid.of(curves)
     for kernels in KERNEL_NAMES[:2]:
         model = MultiTaskGP.init(curves, jax.random.key(0), **kernels)
-        seen = Observations.empty(4, jnp.dtype("float64")).append(1, 0, 0.5)
-        posterior = jax.jit(lambda m: m.source_posterior(grid).condition(seen))(model)  # noqa: B023
+        solver = select_solver(model, grid, largest=largest).solver
+        assert isinstance(solver, Iterative if largest == 10 else ObservedCurves)
+        seen = Observations.of([(1, 0, 0.5)], 4, jnp.dtype("float64"))
+        posterior = jax.jit(lambda m, s: m.source_posterior(grid, solver=s).condition(seen))(  # noqa: B023
+            model, solver
+        )
         assert jnp.isfinite(posterior.mean).all()
         assert (posterior.variance > 0).all()
 
 
-def test_which_inference_is_used():
+# Which solver runs, and why
+
+
+@pytest.fixture(scope="module")
+def grids():
+    """Forty epochs: one curve with a gap and one without any score; and without a gap."""
     complete = small_curves(num_epochs=40)
     missing = np.zeros(complete.scores.shape, bool)
     missing[0, 0, 1:] = missing[1, 3] = True
-    grid, whole = CurveGrid.of(without(complete, missing)), CurveGrid.of(complete)
-    assert grid.cells.part.tolist() == [0]  # pyright: ignore
-    rest = [i for i in range(1, 24) if i != 9]
-    assert grid.cells.whole.tolist() == rest  # pyright: ignore
-    ranks = {"at2": 8, "freeze_thaw": 10, "fabolas": 2, "matern": 24}
-    for name, rank in ranks.items():
-        model = MultiTaskGP.init(complete, jax.random.key(0), fidelity=name)
-        assert model.exact_rank(grid) == rank
-        assert model.exact_rank(whole) is None
-        for cells in ((0, 4096 // rank + 1), (2049, 1)):
-            many = dataclasses.replace(grid, cells=ObservedCells(*map(jnp.zeros, cells)))
-            assert model.exact_rank(many) is None
-    posterior = partial(eqx.filter_eval_shape, MultiTaskGP.source_posterior, model)
-    assert isinstance(posterior(grid), ObservedCurvesPosterior)
-    assert isinstance(posterior(many), LatentSourcePosterior)
-    assert isinstance(posterior(whole), SourcePosterior)
+    return CurveGrid.of(without(complete, missing)), CurveGrid.of(complete), complete
 
-    model = MultiTaskGP.init(complete, jax.random.key(0), nugget=True)
-    assert model.exact_rank(whole) == 8
-    posterior = partial(eqx.filter_eval_shape, MultiTaskGP.source_posterior, model)
-    assert isinstance(posterior(whole), ObservedCurvesPosterior)
+
+def kind_of_posterior(model, grid, solver=None):
+    posterior = lambda model: model.source_posterior(grid, solver=solver)  # noqa: E731
+    return type(eqx.filter_eval_shape(posterior, model))
+
+
+def test_complete_grids_without_a_nugget_are_kronecker_products(grids):
+    _, whole, curves = grids
+    model = MultiTaskGP.init(curves, jax.random.key(0))
+    solver, reason = select_solver(model, whole)
+    assert isinstance(solver, Kronecker)
+    assert reason == (
+        "no score is missing and there is no nugget: the covariance is a Kronecker product"
+    )
+    assert kind_of_posterior(model, whole) is KroneckerPosterior
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "rank"), [("at2", 8), ("freeze_thaw", 10), ("fabolas", 2), ("matern", 24)]
+)
+def test_few_incomplete_curves_are_factorised(grids, fidelity, rank):
+    grid, _, curves = grids
+    model = MultiTaskGP.init(curves, jax.random.key(0), fidelity=fidelity)
+    solver, reason = select_solver(model, grid)
+    assert isinstance(solver, ObservedCurves)
+    assert solver.rank == rank
+    assert solver.part.tolist() == [0]
+    assert solver.whole.tolist() == [i for i in range(1, 24) if i != 9]
+    assert reason == (
+        f"exact: 1 incomplete and 22 complete source curves of rank {rank} are few enough to "
+        "factorise"
+    )
+    assert kind_of_posterior(model, grid) is ObservedCurvesPosterior
+    # Just few enough, and one too many of either kind.
+    assert isinstance(select_solver(model, grid, largest=44).solver, ObservedCurves)
+    solver, reason = select_solver(model, grid, largest=43)
+    assert isinstance(solver, Iterative)
+    assert reason == (
+        "estimated by conjugate gradients: 1 incomplete and 22 complete source curves are more "
+        f"than the {43 // rank} and 21 that are factorised"
+    )
+    assert kind_of_posterior(model, grid, solver) is IterativePosterior
+
+
+def test_the_limits_are_of_the_rank_and_of_the_largest_matrix():
+    """By default 4096 dimensions: 4096 / rank incomplete curves, and 2048 complete ones."""
+
+    def grid_of(incomplete, complete):
+        scores = np.zeros((1, incomplete + complete, 8))
+        scores[:, :incomplete, -1] = np.nan
+        return CurveGrid(*map(jnp.asarray, (scores, scores[0, :, :2], np.ones(8))), complete=False)
+
+    curves = small_curves(1, 2, 4)
+    for fidelity, rank in (("at2", 8), ("matern", 8), ("fabolas", 2)):  # as many as epochs at most
+        model = MultiTaskGP.init(curves, jax.random.key(0), fidelity=fidelity)
+        few = select_solver(model, grid_of(4096 // rank, 2048)).solver
+        assert isinstance(few, ObservedCurves)
+        assert few.rank == rank
+        for number in ((4096 // rank + 1, 1), (1, 2049)):
+            assert isinstance(select_solver(model, grid_of(*number)).solver, Iterative)
+    model = MultiTaskGP.init(curves, jax.random.key(0), nugget=True)
     with pytest.raises(ValueError, match=r"at most 512 incomplete .* 2048 .* are 1 and 2049\)"):
-        posterior(many)
+        select_solver(model, grid_of(1, 2049))
 
 
-def test_incomplete_grids_of_one_capacity_stack():
-    complete = small_curves()
+def test_a_nugget_is_for_few_curves_alone(grids):
+    grid, whole, curves = grids
+    model = MultiTaskGP.init(curves, jax.random.key(0), nugget=True)
+    solver, _ = select_solver(model, whole)
+    assert isinstance(solver, ObservedCurves)
+    assert solver.rank == 8
+    assert len(solver.whole) == 24
+    assert kind_of_posterior(model, whole) is ObservedCurvesPosterior
+    assert kind_of_posterior(model, grid) is ObservedCurvesPosterior
+    with pytest.raises(ValueError, match=r"at most 5 incomplete .* 20 .* are 1 and 22\)"):
+        select_solver(model, grid, largest=40)
+
+
+def test_which_scores_are_missing_has_to_be_known_before_jit(grids):
+    grid, whole, curves = grids
+    model = MultiTaskGP.init(curves, jax.random.key(0), task="icm", config="matern")
+    with pytest.raises(ValueError, match=r"call select_solver\(model, grid\) before"):
+        jax.jit(lambda grid: model.log_likelihood(grid).value)(grid)
+    solver = select_solver(model, grid).solver
+    value = jax.jit(lambda grid, solver: model.log_likelihood(grid, solver).value)(grid, solver)
+    assert jnp.isfinite(value)
+    # Of a complete grid, and of one that is closed over, nothing has to be known.
+    assert jax.eval_shape(lambda grid: model.log_likelihood(grid).value, whole).shape == ()
+    closed_over = jax.eval_shape(lambda model: model.log_likelihood(grid).value, model)
+    assert closed_over.shape == ()
+
+
+def test_incomplete_grids_with_padded_solvers_stack():
     rng = np.random.default_rng(2)
-    curves = [without(complete, rng.random(complete.scores.shape) < share) for share in (0.3, 0.9)]
-    grids = [CurveGrid.of(c, capacity=24) for c in (*curves, complete)]
-    model = MultiTaskGP.init(complete, jax.random.key(0), config="matern", task="icm")
-    likelihood = jax.jit(lambda grid: model.log_likelihood(grid)[0])
-    together = jax.jit(jax.vmap(likelihood))(jax.tree.map(lambda *g: jnp.stack(g), *grids))
-    each = [likelihood(CurveGrid.of(c)) for c in (*curves, complete)]
+    shape = COMPLETE.scores.shape
+    curves = [without(COMPLETE, rng.random(shape) < share) for share in (0.3, 0.9)]
+    # The third has no score missing, and is treated as one that might.
+    grids = [CurveGrid.of(c) for c in (*curves, COMPLETE)]
+    grids = [dataclasses.replace(grid, complete=False) for grid in grids]
+    model = MultiTaskGP.init(COMPLETE, jax.random.key(0), config="matern", task="icm")
+
+    def padded(grid):
+        """All curves that have scores as if they had a gap, with room for 24."""
+        solver = select_solver(model, grid).solver
+        part = jnp.append(solver.whole, solver.part)
+        part = part[part < 24]
+        padding = jnp.full(24 - len(part), 24)
+        return ObservedCurves(solver.whole[:0], jnp.append(part, padding), solver.rank)
+
+    solvers = [padded(grid) for grid in grids]
+    likelihood = jax.jit(lambda grid, solver: model.log_likelihood(grid, solver).value)
+    together = jax.jit(jax.vmap(likelihood))(stack(grids), stack(solvers))
+    each = [likelihood(grid, select_solver(model, grid).solver) for grid in grids]
     np.testing.assert_allclose(together, each, rtol=1e-9)
-    with pytest.raises(ValueError, match="room for 23 curves, but 24 have scores"):
-        CurveGrid.of(complete, capacity=23)
+    exact = jax.jit(lambda: model.log_likelihood(CurveGrid.of(COMPLETE)).value)()
+    np.testing.assert_allclose(together[2], exact, rtol=1e-9)
+
+
+# What is refused
 
 
 def test_grid_names_a_task_without_scores():
-    curves = small_curves()
-    missing = np.zeros(curves.scores.shape, bool)
+    missing = np.zeros(COMPLETE.scores.shape, bool)
     missing[1] = True
-    with pytest.raises(ValueError, match=f"task '{curves.tasks[1]}' has no score"):
-        CurveGrid.of(without(curves, missing))
+    with pytest.raises(ValueError, match=f"task '{COMPLETE.tasks[1]}' has no score"):
+        CurveGrid.of(without(COMPLETE, missing))
 
 
 def test_wrong_names_are_refused():
-    curves = small_curves()
     with pytest.raises(ValueError, match="noise is homoscedastic"):
-        MultiTaskGP.init(curves, jax.random.key(0), noise="pink")  # pyright: ignore
+        MultiTaskGP.init(COMPLETE, jax.random.key(0), noise="pink")  # pyright: ignore
     with pytest.raises(KeyError, match="no config kernel 'rbf'; there are deep_poly"):
-        MultiTaskGP.init(curves, jax.random.key(0), config="rbf")
+        MultiTaskGP.init(COMPLETE, jax.random.key(0), config="rbf")
 
 
 @pytest.mark.parametrize("name", ["svgp", "dense", "nuts", "svi"])
 def test_what_needs_a_kronecker_product_refuses_others(name):
     fit = {
-        "svgp": svgp.fit_svgp,
-        "dense": lambda model, grid, key: dense.DenseGP(model).log_likelihood(grid),
-        "nuts": hierarchical.sample_nuts,
-        "svi": hierarchical.fit_svi,
+        "svgp": fit_svgp,
+        "dense": INFERENCE["dense"].fit,
+        "nuts": sample_nuts,
+        "svi": fit_svi,
     }[name]
-    curves = small_curves()
-    scores = curves.scores.copy()
+    assert not INFERENCE[name].incomplete
+    assert not INFERENCE[name].nugget
+    scores = COMPLETE.scores.copy()
     scores[1, 2, 3] = np.nan
-    grid = CurveGrid.of(dataclasses.replace(curves, scores=scores))
-    model = MultiTaskGP.init(curves, jax.random.key(0), config="matern")
+    grid = CurveGrid.of(dataclasses.replace(COMPLETE, scores=scores))
+    model = MultiTaskGP.init(COMPLETE, jax.random.key(0), config="matern")
     with pytest.raises(ValueError, match=r"complete.*task 1, configuration 2, epoch 3"):
         fit(model, grid, jax.random.key(1))
-    model = MultiTaskGP.init(curves, jax.random.key(0), config="matern", nugget=True)
+    model = MultiTaskGP.init(COMPLETE, jax.random.key(0), config="matern", nugget=True)
     with pytest.raises(ValueError, match="knows no nugget: use mle or map"):
-        fit(model, CurveGrid.of(curves), jax.random.key(1))
+        fit(model, CurveGrid.of(COMPLETE), jax.random.key(1))
+
+
+@pytest.mark.parametrize("solver", [Kronecker(), Dense(), Iterative()])
+def test_a_solver_that_knows_no_nugget_refuses_one(solver):
+    grid = CurveGrid.of(COMPLETE)
+    model = MultiTaskGP.init(COMPLETE, jax.random.key(0), config="matern", nugget=True)
+    with pytest.raises(ValueError, match="knows no nugget"):
+        model.log_likelihood(grid, solver)
+    with pytest.raises(ValueError, match="knows no nugget"):
+        model.source_posterior(grid, solver=solver)
+
+
+@pytest.mark.parametrize("solver", [Kronecker(), Dense()])
+def test_a_solver_of_complete_grids_is_never_silently_wrong_of_others(solver):
+    model = MultiTaskGP.init(COMPLETE, jax.random.key(0), config="matern")
+    solution = jax.jit(lambda grid: model.log_likelihood(grid, solver))(CurveGrid.of(INCOMPLETE))
+    assert jnp.isnan(solution.value)

@@ -4,82 +4,96 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.scipy.stats import multivariate_normal
 from numpy.testing import assert_allclose
+from tinygp.kernels import Constant
 
+from amt.gp.factors import Factors, Grams, Whitened
+from amt.gp.points import KroneckerKernel
 from amt.gp.random_means import means_posterior, random_means_log_likelihood
 from amt.gp.solvers.kronecker import log_likelihood
+from tests import oracle
+from tests.gp.problems import SHAPE
+from tests.oracle import Gram
 
-TASKS, CONFIGS, EPOCHS = SHAPE = 3, 4, 5
+TASKS, CONFIGS, EPOCHS = SHAPE
 
 
 def arguments(seed=0):
     rng = np.random.default_rng(seed)
     roots = [rng.normal(size=(n, n + 1)) for n in SHAPE]
-    arrays = [root @ root.T for root in roots]
-    arrays += [rng.normal(size=SHAPE), rng.uniform(0.5, 2, EPOCHS)]
-    arrays += [rng.normal(size=TASKS), rng.uniform(0.1, 3, TASKS)]
-    return tuple(map(jnp.asarray, arrays))
+    grams = Grams(*(jnp.asarray(root @ root.T) for root in roots))
+    arrays = rng.normal(size=SHAPE), rng.uniform(0.5, 2, EPOCHS)
+    whitened = Whitened(grams, *map(jnp.asarray, arrays))
+    return whitened, jnp.asarray(rng.normal(size=TASKS)), jnp.asarray(rng.uniform(0.1, 3, TASKS))
 
 
-def design(shape):
-    return jnp.kron(jnp.eye(TASKS), jnp.kron(jnp.ones((CONFIGS, 1)), shape[:, None]))
+def unit_noise(grams):
+    return Factors(grams, jnp.ones(TASKS), jnp.ones(EPOCHS))
 
 
-def grid_covariance(task, config, fidelity):
-    return jnp.kron(jnp.kron(task, config), fidelity) + jnp.eye(TASKS * CONFIGS * EPOCHS)
+def dense(whitened, mean, spread):
+    grams, scores, shape = whitened
+    sources = oracle.of_factors(unit_noise(grams), scores)
+    of_means = KroneckerKernel(
+        Gram(jnp.diag(spread**2)), Constant(jnp.ones(())), Gram(jnp.outer(shape, shape))
+    )
+    together = oracle.Oracle(
+        sources.kernel + of_means, sources.points, sources.score, sources.noise
+    )
+    return together.log_density(oracle.design(scores, shape) @ mean)
 
 
-def dense(task, config, fidelity, scores, shape, mean, spread):
-    H = design(shape)
-    covariance = grid_covariance(task, config, fidelity) + H @ jnp.diag(spread**2) @ H.T
-    return multivariate_normal.logpdf(scores.ravel(), H @ mean, covariance)
+ours = jax.jit(random_means_log_likelihood)
+dense_jit = jax.jit(dense)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_likelihood_is_that_of_the_dense_covariance(seed):
     args = arguments(seed)
-    assert_allclose(random_means_log_likelihood(*args), dense(*args), rtol=1e-12)
+    assert_allclose(ours(*args), dense_jit(*args), rtol=1e-12)
 
 
 def test_derivatives_are_those_of_the_dense_likelihood():
-    args, every = arguments(), tuple(range(7))
-    ours = jax.jit(jax.grad(random_means_log_likelihood, every))(*args)
-    expected = jax.grad(dense, every)(*args)
-    for got, want in zip(ours, expected, strict=True):
-        symmetric = (lambda a: (a + a.T) / 2) if got.ndim == 2 else (lambda a: a)
-        assert_allclose(symmetric(got), symmetric(want), rtol=1e-9, atol=1e-10)
+    args, every = arguments(), (0, 1, 2)
+    got = jax.jit(jax.grad(random_means_log_likelihood, every))(*args)
+    expected = jax.jit(jax.grad(dense, every))(*args)
+    for mine, want in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        symmetric = (lambda a: (a + a.T) / 2) if mine.ndim == 2 else (lambda a: a)
+        assert_allclose(symmetric(mine), symmetric(want), rtol=1e-9, atol=1e-10)
 
 
 def test_known_means_are_means_of_no_spread():
-    *grams, scores, shape, mean, _ = arguments()
-    value, gradient = jax.value_and_grad(random_means_log_likelihood, 6)(
-        *grams, scores, shape, mean, jnp.zeros(TASKS)
+    whitened, mean, _ = arguments()
+    value, gradient = jax.jit(jax.value_and_grad(random_means_log_likelihood, 2))(
+        whitened, mean, jnp.zeros(TASKS)
     )
-    assert_allclose(value, log_likelihood(*grams, scores - mean[:, None, None] * shape))
+    residual = whitened.scores - mean[:, None, None] * whitened.shape
+    assert_allclose(value, log_likelihood(whitened.grams, residual))
     assert_allclose(gradient, 0)
 
 
 def test_vague_means_are_as_their_spread_says():
-    *args, _ = arguments()
+    whitened, mean, _ = arguments()
     spreads = 10.0 ** jnp.arange(3, 9)
-    values = jnp.stack([random_means_log_likelihood(*args, jnp.full(TASKS, s)) for s in spreads])
+    values = jnp.stack([ours(whitened, mean, jnp.full(TASKS, s)) for s in spreads])
     assert_allclose(jnp.diff(values), -TASKS * np.log(10), rtol=1e-4)
 
 
 def test_batched_as_one_by_one():
     batch = [arguments(seed) for seed in range(3)]
-    stacked = [jnp.stack(a) for a in zip(*batch, strict=True)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batch)
     values = jax.jit(jax.vmap(random_means_log_likelihood))(*stacked)
-    assert_allclose(values, [random_means_log_likelihood(*a) for a in batch], rtol=1e-12)
+    assert_allclose(values, [ours(*a) for a in batch], rtol=1e-12)
 
 
 def test_posterior_of_the_means():
-    args = arguments()
-    *grams, scores, shape, mean, spread = args
-    H, K = design(shape), grid_covariance(*grams)
+    """With unit noise added to the covariance, by the formulas of Bayesian linear regression."""
+    whitened, mean, spread = arguments()
+    grams, scores, shape = whitened
+    H = oracle.design(scores, shape)
+    K = oracle.of_factors(unit_noise(grams), scores).process().covariance
     precision = H.T @ jnp.linalg.solve(K, H) + jnp.diag(spread**-2)
     weighted = H.T @ jnp.linalg.solve(K, scores.ravel()) + mean / spread**2
-    posterior, root = means_posterior(*args)
+    posterior, root = jax.jit(means_posterior)(whitened, mean, spread)
     assert_allclose(posterior, jnp.linalg.solve(precision, weighted), rtol=1e-10)
     assert_allclose(root.T @ root, jnp.linalg.inv(precision), rtol=1e-9, atol=1e-12)

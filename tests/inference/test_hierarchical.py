@@ -1,4 +1,4 @@
-"""The hierarchical model: its density, NUTS on simulated data, and variational inference."""
+"""The hierarchical model: its sites and its density."""
 
 from functools import partial
 
@@ -6,49 +6,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 import pytest
 import tinygp
+from jaxtyping import Array, Float
 from numpy.testing import assert_allclose
-from numpyro.infer.autoguide import AutoLowRankMultivariateNormal
+from numpyro.distributions import constraints
 from numpyro.infer.util import potential_energy, unconstrain_fn
 from scipy import stats
 
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
-from amt.gp.posterior import Observations
-from amt.gp.solvers.kronecker import KroneckerKernel, grid_points, outer
+from amt.gp.points import KroneckerKernel, grid_points
+from amt.gp.spectral import outer
+from amt.inference.coordinates import alike
 from amt.inference.hierarchical import (
-    _contrasts,
-    _from_triangular,
-    _sample_triangular,
-    _shrunk_covariance,
-    _tied,
-    _triangular,
-    alike,
     assemble,
     encoder_weights,
-    find_mode,
-    fit_svi,
     hierarchical_model,
     pooled,
     redundant,
     start_sites,
+    tied,
 )
-from amt.inference.priors import learned
+from amt.inference.priors import log_prior
+from amt.kernels import KERNELS, FidelityKernel, Matern, TaskKernel
 from amt.kernels.task import GivenGram
+from amt.parameters import parameter
+from tests.inference.problems import started
 from tests.problems import small_curves
-
-# Of `simulated`.
-DATASETS, CHAINS, DRAWS, TASKS = 5, 2, 100, 4
-
-
-def started(**names):
-    curves = small_curves()
-    model = MultiTaskGP.init(curves, jax.random.key(0), **names)
-    return pooled(model), CurveGrid.of(curves)
-
-
-# Density
 
 
 class Ones(tinygp.kernels.Kernel):
@@ -113,7 +99,7 @@ def test_density_is_log_prior_and_dense_likelihood():
         real = name in ("noise.power", "mean.location", "task.scales.contrasts")
         sites[name] = value + shifted if real else value * np.exp(shifted)
     free = unconstrain_fn(hierarchical_model, args, {}, sites)
-    drawn = assemble(model, _tied(model, grid, sites))
+    drawn = assemble(model, tied(model, grid, sites))
     population = sites["mean.location"], sites["mean.spread"]
     likelihood = jax.jit(dense_log_likelihood)(drawn, grid, *population)
     expected = likelihood + expected_log_prior(sites, grid)
@@ -142,63 +128,6 @@ def test_density_of_other_kernels_has_the_dense_likelihood(task):
     assert any(np.abs(g).max() > 1e-3 for g in gradient.values())
 
 
-@pytest.mark.parametrize("shift", [False, True])
-@pytest.mark.parametrize("shape", [(5, 2), (5, 1), (2, 3), (3, 3)])
-def test_triangular_coordinates_keep_the_gram_matrix(shape, shift):
-    matrix = jnp.asarray(np.random.default_rng(0).normal(size=shape))
-    sites = _triangular("x", matrix, shift)
-    back = _from_triangular("x", sites, matrix, shift)
-    assert back.shape == shape
-    assert (sites["x.diagonal"] > 0).all()
-    centred = matrix - matrix.mean(0) if shift else matrix
-    assert_allclose(back @ back.T, centred @ centred.T, atol=1e-6)
-
-
-def test_triangular_coordinates_have_the_prior_of_the_matrix():
-    model, _ = started(task="icm")
-    leaf = next(leaf for leaf in learned(model) if leaf.name == "task.loadings")
-
-    def gram(key):
-        sites = _sample_triangular(leaf, False)
-        lower = _from_triangular(leaf.name, sites, leaf.value, False)
-        return lower @ lower.T
-
-    keys = jax.random.split(jax.random.key(0), 20000)
-    ours = jax.vmap(lambda key: numpyro.handlers.seed(gram, key)(key))(keys)
-    matrices = jax.random.normal(jax.random.key(1), (20000, *leaf.value.shape))
-    theirs = matrices @ matrices.mT
-    for moment in (1, 2):
-        got, want = (jnp.mean(g**moment, 0) for g in (ours, theirs))
-        assert_allclose(got, want, atol=0.06 * 5**moment / 2)
-
-
-def test_contrasts_are_orthonormal_and_sum_to_zero():
-    basis = _contrasts(5, jnp.float64)
-    assert_allclose(basis.T @ basis, np.eye(4), atol=1e-12)
-    assert_allclose(basis.sum(0), 0, atol=1e-12)
-
-
-def test_mode_of_a_normal_density():
-    rng = np.random.default_rng(0)
-    root = jnp.asarray(rng.normal(size=(4, 4)) + 3 * np.eye(4))
-    mean, precision = jnp.arange(4.0), root @ root.T
-    potential = lambda x: (x - mean) @ precision @ (x - mean) / 2  # noqa: E731
-    mode = jax.jit(lambda x: find_mode(potential, x, steps=20))(jnp.zeros(4))
-    assert_allclose(mode.location, mean, atol=1e-6)
-    assert_allclose(mode.root @ mode.root.T, jnp.linalg.inv(precision), rtol=1e-5, atol=1e-8)
-    assert_allclose(mode.gradient, 0, atol=1e-5)
-
-
-def test_columns_are_alike_up_to_a_shift_and_a_sign():
-    x = np.random.default_rng(0).uniform(size=(7, 2))
-    features = jnp.asarray(np.c_[x, 1 - x[:, 0], x[:, 1] + 3, x[:, 0] ** 2, np.ones((7, 2))])
-    groups = [[0, 2], [1, 3], [0, 2], [1, 3], [4], [5, 6], [5, 6]]
-    expected = np.zeros((7, 7), bool)
-    for row, group in enumerate(groups):
-        expected[row, group] = True
-    assert_allclose(alike(features), expected)
-
-
 def test_columns_that_are_alike_share_a_lengthscale_that_keeps_the_kernel():
     model, grid = started(config="matern")
     # A binary hyperparameter is two columns, and the activity of another is a third.
@@ -210,86 +139,10 @@ def test_columns_that_are_alike_share_a_lengthscale_that_keeps_the_kernel():
         kernel(grid.features, grid.features), model.config(grid.features, grid.features)
     )
     varied = sites | {"config.lengthscale": jnp.arange(1.0, same.shape[0] + 1)}
-    tied = _tied(model, grid, varied)["config.lengthscale"]
+    shared = tied(model, grid, varied)["config.lengthscale"]
     for group in same:
-        assert_allclose(tied[group], 1 + np.flatnonzero(group)[0])
-    assert_allclose(_tied(model, grid, sites)["config.lengthscale"], sites["config.lengthscale"])
-
-
-def test_covariance_of_many_draws_is_theirs_and_of_few_nearly_diagonal():
-    covariance = jnp.asarray([[2.0, 0.9], [0.9, 1.0]])
-    root = jnp.linalg.cholesky(covariance)
-    draws = jax.random.normal(jax.random.key(0), (20000, 2)) @ root.T
-    assert_allclose(_shrunk_covariance(draws), covariance, rtol=0.05)
-    few = _shrunk_covariance(draws[:4])
-    sample = jnp.cov(draws[:4].T, bias=True)
-    assert_allclose(jnp.diagonal(few), jnp.diagonal(sample))
-    assert_allclose(few[0, 1], sample[0, 1] / 2)
-
-
-# NUTS
-
-
-def test_draws_have_the_shapes_of_all_chains(simulated):
-    posterior = simulated.posterior
-    draws = CHAINS * DRAWS
-    assert posterior.means.shape == (DATASETS, draws, TASKS)
-    assert posterior.model.task.scales.shape == (DATASETS, draws, TASKS)
-    assert posterior.sites["config.lengthscale"].shape == (DATASETS, CHAINS, DRAWS, 2)
-    assert posterior.statistics.num_steps.shape == (DATASETS, CHAINS, DRAWS)
-    assert all(np.isfinite(site).all() for site in posterior.sites.values())
-    # Flattened, one chain comes after the other.
-    by_chain = posterior.sites["config.lengthscale"].reshape(DATASETS, draws, 2)
-    assert_allclose(posterior.model.config.lengthscale, by_chain)
-    assert_allclose(jnp.log(posterior.model.task.scales).mean(-1), 0, atol=1e-12)
-
-
-def test_few_trajectories_diverge(simulated):
-    assert simulated.posterior.statistics.diverging.mean() < 0.02
-
-
-def test_known_parameters_are_recovered(simulated):
-    """Ranks of the true values among the draws, of all data sets: as of a uniform distribution."""
-    truth, posterior = simulated.truth, simulated.posterior
-    off = lambda task: jax.vmap(jax.vmap(lambda t: t.gram()))(task)[..., 0, 1:]  # noqa: E731
-    pairs = {
-        "lengthscale": (truth.config.lengthscale, posterior.model.config.lengthscale),
-        "epochs": (truth.fidelity.lengthscale[:, None], posterior.model.fidelity.lengthscale),
-        "noise": (truth.noise.variance, posterior.model.noise.variance),
-        "scales": (truth.task.scales, posterior.model.task.scales),
-        "means": (simulated.means, posterior.means),
-        "similarity": (jax.vmap(lambda t: t.gram()[0, 1:])(truth.task), off(posterior.model.task)),
-    }
-    ranks = {}
-    for name, (true, draws) in pairs.items():
-        draws = draws.reshape(*draws.shape[:2], -1)
-        ranks[name] = np.mean(np.asarray(draws) < np.asarray(true)[:, None], axis=1).ravel()
-        # Of k ranks in (0, 1), the mean is within 3.5 standard errors of a half; as elements of a
-        # data set are correlated, data sets are what counts.
-        assert abs(ranks[name].mean() - 0.5) < 3.5 / np.sqrt(12 * DATASETS), name
-    every = np.concatenate(list(ranks.values()))
-    assert ((every > 0.005) & (every < 0.995)).mean() > 0.95
-    assert 0.25 < ((every > 0.25) & (every < 0.75)).mean() < 0.8
-    noise = posterior.model.noise.variance.mean(1)
-    assert_allclose(np.log(noise), np.log(truth.noise.variance), atol=0.7)
-
-
-def test_every_draw_gives_a_posterior_of_the_target(simulated):
-    posterior = jax.tree.map(lambda x: x[0], simulated.posterior)
-    grid = jax.tree.map(lambda x: x[0], simulated.grid)
-    few = posterior.thin(5)
-    sources = jax.jit(few.posterior)(grid).sources
-    assert_allclose(sources.source_mean, few.means)
-    observations = Observations.empty(4, jnp.float64)
-    for epoch in range(3):
-        score = grid.scores[0, 2, epoch]
-        observations = observations.append(jnp.asarray(2), jnp.asarray(epoch), score)
-    target = jax.jit(jax.vmap(lambda source: source.condition(observations)))(sources)
-    assert target.mean.shape == (5, *grid.scores.shape[1:])
-    assert np.isfinite(target.mean).all()
-    assert (target.variance >= 0).all()
-    at = target.mean[:, 2, 1] - grid.scores[0, 2, 1]
-    assert (np.abs(at) < 6 * np.sqrt(target.variance[:, 2, 1] + 0.02)).all()
+        assert_allclose(shared[group], 1 + np.flatnonzero(group)[0])
+    assert_allclose(tied(model, grid, sites)["config.lengthscale"], sites["config.lengthscale"])
 
 
 def test_what_is_fixed():
@@ -301,54 +154,80 @@ def test_what_is_fixed():
     assert not redundant(started(task="icm", config="matern", fidelity="fabolas")[0])
 
 
-# Variational inference
+STANDARD = dist.Normal(0.0, 1.0)
 
 
-def evidence(model, grid, fixed):
-    """Log evidence by quadrature, of the two parameters of the population of means."""
-    args = model, grid, fixed
-    start = unconstrain_fn(hierarchical_model, args, {}, start_sites(*args))
-    assert set(start) == {"mean.location", "mean.spread"}
-    location = start["mean.location"] + jnp.linspace(-4, 4, 161)
-    spread = start["mean.spread"] + jnp.linspace(-7, 7, 141)
+class Loaded(TaskKernel):
+    """A kernel of its own file: loadings, and a share that all tasks have."""
 
-    def density(location, spread):
-        free = {"mean.location": location, "mean.spread": spread}
-        return -potential_energy(hierarchical_model, args, {}, free)
+    rows: Float[Array, "task rank"] = parameter(constraints.real, prior=STANDARD, role="loadings")
+    shared: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-1.0, 1.0))
 
-    values = jax.lax.map(lambda l: jax.vmap(partial(density, l))(spread), location)
-    cell = (location[1] - location[0]) * (spread[1] - spread[0])
-    return jax.scipy.special.logsumexp(values) + jnp.log(cell)
+    @classmethod
+    def init(cls, scores, key, dtype):
+        return cls(jax.random.normal(key, (len(scores), 2), dtype), jnp.asarray(0.3, dtype))
 
+    def gram(self):
+        return self.rows @ self.rows.T + self.shared + 1e-3 * jnp.eye(len(self.rows))
 
-def test_elbo_rises_to_below_the_log_evidence():
-    model, grid = started(config="matern")
-    fixed = frozenset(leaf.name for leaf in learned(model))
-    fit = jax.jit(partial(fit_svi, fixed=tuple(fixed), steps=1500, learning_rate=0.03, draws=20))
-    posterior = fit(model, grid, jax.random.key(0))
-    loss = np.asarray(posterior.loss)
-    assert loss.shape == (1500,)
-    assert loss[:100].mean() > loss[-300:].mean() + 0.1
-    log_evidence, error = evidence(model, grid, fixed), loss[-300:].std() / np.sqrt(300)
-    assert -loss[-300:].mean() < log_evidence + 3 * error
-    assert -loss[-300:].mean() > log_evidence - 1
-    assert posterior.sites["mean.spread"].shape == (1, 20)
-    assert posterior.means.shape == (20, 4)
-    assert posterior.statistics is None
+    def with_target(self, observations):
+        raise TypeError
 
 
-def test_variational_inference_takes_encoder_weights_in():
-    model, grid = started(config="deep_poly")
-    fit = partial(
-        fit_svi,
-        guide=partial(AutoLowRankMultivariateNormal, init_scale=0.01),
-        steps=150,
-        draws=7,
+class Lengths(Matern):
+    """A kernel derived from another, with a scale and a prior of its own."""
+
+    lengthscale: Float[Array, "feature"] = parameter(
+        constraints.positive, prior=dist.Normal(1.0, 0.5), role="per_feature"
     )
-    posterior = jax.jit(fit)(model, grid, jax.random.key(0))
-    assert np.isfinite(posterior.loss).all()
-    assert posterior.loss[-30:].mean() < posterior.loss[:30].mean()
-    weight = posterior.model.config.net.hidden.weight
-    assert weight.shape == (7, 5, 5)
-    assert (weight.std(0) > 0).all()
-    assert_allclose(posterior.model.fidelity.scale, model.fidelity.scale)
+    amplitude: Float[Array, ""] = parameter(
+        constraints.positive, prior=STANDARD, role="scale", default_factory=lambda: jnp.asarray(2.0)
+    )
+
+    def evaluate(self, X1, X2):
+        return self.amplitude * super().evaluate(X1, X2)
+
+
+class Slope(FidelityKernel):
+    numerical_rank = 1
+    sigma: Float[Array, ""] = parameter(constraints.positive, prior=STANDARD, role="scale")
+    start: Float[Array, ""] = parameter(constraints.real, prior=STANDARD)
+
+    @classmethod
+    def init(cls, key, dtype):
+        return cls(jnp.asarray(1.5, dtype), jnp.asarray(0.5, dtype))
+
+    def evaluate(self, X1, X2):
+        return self.sigma * (self.start + X1) * (self.start + X2)
+
+
+def test_new_kernels_are_sampled_as_their_declarations_say(monkeypatch):
+    new = {"task": Loaded, "config": Lengths, "fidelity": Slope}
+    for axis, kernel in new.items():
+        monkeypatch.setitem(KERNELS, axis, KERNELS[axis] | {"new": kernel})
+    model = MultiTaskGP.init(small_curves(), jax.random.key(0), **dict.fromkeys(new, "new"))
+    expected = stats.norm.logpdf(model.task.rows).sum()
+    expected += on_logarithm(model.task.shared, -1, 1)
+    expected += on_logarithm(model.config.lengthscale, 1, 0.5)
+    expected += on_logarithm(jnp.asarray([2.0, 1.5]), 0, 1) + stats.norm.logpdf(0.5)
+    expected += on_logarithm(model.noise.variance, -6.9, 3)
+    assert_allclose(log_prior(model), expected)
+
+    model, grid = pooled(model), CurveGrid.of(small_curves())
+    assert isinstance(model.task, Loaded)
+    assert redundant(model) == {"config.amplitude", "fidelity.sigma"}
+    args = model, grid, redundant(model)
+    with numpyro.handlers.seed(rng_seed=0):
+        trace = numpyro.handlers.trace(hierarchical_model).get_trace(*args)
+    sampled = {name for name, site in trace.items() if site["type"] == "sample"} - {"likelihood"}
+    assert sampled == set(start_sites(*args))
+    assert sampled == {
+        *("task.rows.diagonal", "task.rows.below", "task.shared"),
+        *("config.lengthscale", "fidelity.start"),
+        *("noise.variance", "noise.variance.location", "noise.variance.spread"),
+        *("mean.location", "mean.spread"),
+    }
+    assert np.isfinite(trace["likelihood"]["fn"].log_factor)
+    # Columns that are alike have one lengthscale.
+    lengthscales = tied(model, grid, start_sites(*args))["config.lengthscale"]
+    assert len(np.unique(lengthscales)) < len(lengthscales)

@@ -9,30 +9,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from numpyro.distributions import constraints
 
 from amt.gp.grid import CurveGrid
-from amt.gp.model import MultiTaskGP
+from amt.gp.model import MultiTaskGP, select_solver
 from amt.gp.noise import SeparableNoise
+from amt.gp.solvers import AbstractSolver, Kronecker, Solution
 from amt.inference import fit_mle
-from amt.inference.mle import maximize
 from amt.kernels import ICM, FreezeThaw, Matern
 from amt.parameters import parameter
-from amt.search.tuner import stack
-from tests.gp.solvers.test_observed_curves import dense
+from amt.search.fitting import stack
+from tests import oracle
 from tests.problems import small_curves
 
 
 class Toy(eqx.Module):
     """A "model" of one number, whose log-likelihood is any function of it."""
 
-    x: jax.Array = parameter()
+    x: jax.Array = parameter(constraints.real, prior=None)
     function: object = eqx.field(static=True)
 
-    def log_likelihood(self, grid):
-        return self.function(self.x) * grid.scores.size, None
-
-    def is_solved(self, grid):
-        return self.x < 1000
+    def log_likelihood(self, grid, solver):
+        value = self.function(self.x) * grid.scores.size
+        return Solution(value, jnp.zeros(1), self.x < 1000)
 
 
 def toy_grid(size=10, dtype=jnp.float64):
@@ -43,7 +42,8 @@ def toy_grid(size=10, dtype=jnp.float64):
 
 def fit_toy(function, starts, grid=None, dtype=jnp.float64, **options):
     starts = Toy(jnp.asarray(starts, dtype), function)
-    return jax.jit(partial(fit_mle, **options))(starts, grid or toy_grid(dtype=dtype))
+    fit = partial(fit_mle, solver=Kronecker(), **options)
+    return jax.jit(fit)(starts, grid or toy_grid(dtype=dtype))
 
 
 def parabola(x):
@@ -112,7 +112,7 @@ def test_restarts_side_by_side_are_as_each_alone():
 
 def test_another_optimizer_is_refused():
     with pytest.raises(ValueError, match="adam or lbfgs, not 'sgd'"):
-        fit_mle(Toy(jnp.zeros(1), parabola), toy_grid(), optimizer="sgd")
+        fit_toy(parabola, [0.0], optimizer="sgd")
 
 
 # Convergence
@@ -169,28 +169,25 @@ def test_incomplete_curves_are_fitted_as_by_dense_algebra():
     grid = CurveGrid.of(replace(curves, scores=scores))
     options = {"config": "matern", "noise": "task_epoch", "nugget": True}
     start = MultiTaskGP.init(curves, jax.random.key(0), **options)
-    by_dense = jax.jit(
-        lambda starts: maximize(
-            starts,
-            lambda m: dense(
-                (
-                    m.task.gram(),
-                    m.config(grid.features, grid.features),
-                    m.fidelity(grid.epochs, grid.epochs),
-                ),
-                grid.scores,
-                (*m.noise.factors(4, grid.epochs), m.nugget),
-            )[0],
-            grid,
-            "adam",
-            100,
-            0.05,
-        )
-    )
     starts = stack([start])
-    want, got = by_dense(starts), jax.jit(partial(fit_mle, steps=100))(starts, grid)
+    solver = select_solver(start, grid).solver
+    got, want = (
+        eqx.filter_jit(fit_mle)(starts, grid, solver=solver, steps=100)
+        for solver in (solver, ByOracle())
+    )
     assert_allclose(got.log_likelihood, want.log_likelihood, rtol=1e-6)
     assert got.log_likelihood.max() > got.log_likelihood[0, 0] + 10
+    assert got.solver.rank == solver.rank
+
+
+class ByOracle(AbstractSolver):
+    """Likelihoods by the dense algebra of the tests."""
+
+    def solve(self, factors, scores):
+        return Solution(*oracle.solve(factors, scores), jnp.asarray(True))
+
+    def posterior(self, sources, rank=None):
+        raise AssertionError("the fit asks for likelihoods alone")
 
 
 # Data sampled from a model
@@ -253,7 +250,7 @@ def test_the_likelihood_rises_from_every_start(sampled, by_adam):
 
 def test_the_model_has_the_likelihood_reported(sampled, by_adam):
     truth, grid, _ = sampled
-    value = jax.jit(lambda m: m.log_likelihood(grid)[0])
+    value = jax.jit(lambda m: m.log_likelihood(grid).value)
     best = by_adam.log_likelihood[by_adam.best].max()
     assert_allclose(value(by_adam.model), best, rtol=1e-8)
     assert best > value(truth)  # as the truth is one of the models

@@ -1,7 +1,4 @@
-"""Priors of every learned parameter, and maximum a posteriori."""
-
-from functools import partial
-from typing import NamedTuple
+"""Priors of every learned parameter."""
 
 import equinox as eqx
 import jax
@@ -13,24 +10,26 @@ from numpy.testing import assert_allclose
 from numpyro.distributions import constraints
 from tinygp.kernels import Kernel
 
-from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
-from amt.inference.map import fit_map
-from amt.inference.mle import fit_mle
-from amt.inference.priors import PRIORS, learned, log_prior, replace
+from amt.inference.priors import log_prior
 from amt.kernels import KERNELS
-from amt.parameters import parameter, unconstrain
-from amt.search.tuner import stack
+from amt.kernels.task.scaled import ScaledTask
+from amt.parameters import learned, parameter, unconstrain
+from amt.space import Encoder
 from tests.problems import small_curves
+
+GUESS = dist.Normal(0.0, 1.5)
 
 
 class Mine(Kernel):
-    """A user's kernel, of which the priors know nothing."""
+    """A user's kernel, with all that the library knows of it."""
 
-    lengthscale: jax.Array = parameter(constraints.positive)
-    period: jax.Array = parameter(constraints.positive)
-    share: jax.Array = parameter(constraints.interval(0.0, 1.0))
-    slope: jax.Array = parameter()
+    lengthscale: jax.Array = parameter(constraints.positive, prior=GUESS)
+    period: jax.Array = parameter(
+        constraints.positive, prior=lambda kernel: dist.Normal(kernel.data.sum(), 1.0)
+    )
+    share: jax.Array = parameter(constraints.interval(0.0, 1.0), prior=GUESS)
+    slope: jax.Array = parameter(constraints.real, prior=dist.Normal(0.0, 1.0))
     data: jax.Array = eqx.field(default_factory=lambda: jnp.ones(2))
 
     def evaluate(self, X1, X2):
@@ -75,26 +74,94 @@ def test_every_prior_integrates_to_one(model):
 
 def test_the_density_is_of_the_unconstrained_value():
     only = eqx.tree_at(lambda m: m.slope, MINE, jnp.zeros(0))
-    positive = dist.LogNormal(0.0, 1.5)
-    expected = sum(positive.log_prob(x) + jnp.log(x) for x in (2.0, 3.0))
+    priors = {2.0: dist.LogNormal(0.0, 1.5), 3.0: dist.LogNormal(2.0, 1.0)}
+    expected = sum(prior.log_prob(x) + jnp.log(x) for x, prior in priors.items())
     logit = jnp.log(0.2 / 0.8)
     expected += dist.Normal(0.0, 1.5).log_prob(logit)
     assert_allclose(log_prior(only), expected)
 
 
-def test_a_kernel_without_an_entry_has_default_priors_and_one_line_gives_it_another(monkeypatch):
-    names = [leaf.name for leaf in learned(MINE)]
-    assert names == ["lengthscale", "period", "share", "slope"]
-    before = log_prior(MINE)
-    monkeypatch.setitem(PRIORS, "period", dist.Normal(1.0, 0.1))
-    monkeypatch.setitem(PRIORS, "Mine.period", dist.Normal(2.0, 0.1))
-    expected = dist.Normal(2.0, 0.1).log_prob(jnp.log(3.0)) - dist.Normal(0.0, 1.5).log_prob(
+def test_a_kernels_own_declarations_are_its_priors():
+    leaves = learned(MINE)
+    assert [leaf.name for leaf in leaves] == ["lengthscale", "period", "share", "slope"]
+    assert leaves[1].prior.mean == 2
+
+
+def test_a_subclass_gives_a_field_another_prior():
+    class Yours(Mine):
+        period: jax.Array = parameter(constraints.positive, prior=dist.Normal(2.0, 0.1))
+
+    yours = Yours(MINE.lengthscale, MINE.period, MINE.share, MINE.slope)
+    expected = dist.Normal(2.0, 0.1).log_prob(jnp.log(3.0)) - dist.Normal(2.0, 1.0).log_prob(
         jnp.log(3.0)
     )
-    assert_allclose(log_prior(MINE) - before, expected)
-    monkeypatch.delitem(PRIORS, "Mine.period")
-    monkeypatch.setitem(PRIORS, "period", lambda kernel: dist.Normal(kernel.data.sum(), 1.0))
-    assert learned(MINE)[1].prior.mean == 2
+    assert_allclose(log_prior(yours) - log_prior(MINE), expected)
+
+
+class NoPrior(eqx.Module):
+    kernel: Mine
+    offset: jax.Array = parameter(constraints.real, prior=None)
+
+
+def test_a_parameter_without_a_prior_is_refused():
+    with pytest.raises(ValueError, match=r"offset has no prior: NoPrior\.offset is declared"):
+        log_prior(NoPrior(MINE, jnp.ones(2)))
+
+
+def test_the_priors_of_the_kernels_are_those_that_were_chosen():
+    """Location and scale of the normal priors, on unconstrained values."""
+    curves = small_curves()
+    stated = {}
+    for names in zip(*KERNELS.values(), strict=True):
+        chosen = dict(zip(KERNELS, names, strict=True))
+        model = MultiTaskGP.init(
+            curves, jax.random.key(0), noise="task_epoch", nugget=True, **chosen
+        )
+        for leaf in learned(model):
+            stated[leaf.declared] = (leaf.role, float(leaf.prior.mean), float(leaf.prior.variance))
+    scale = ("scale", 0, 9)
+    at2 = jnp.sum(model_of("at2", curves).distance) / 12
+    rank = jnp.sum(model_of("rank", curves).distance) / 12
+    expected = {
+        "AT2Task.scale": scale,
+        "AT2Task.lengthscale": ("shape", np.log(at2) / 2, 1),
+        "AT2Task.U": ("shape", -0.7, 1),
+        "ICM.loadings": ("loadings", 0, 1),
+        "ICM.kappa": ("shape", -2.3, 4),
+        "RankAgreement.scale": scale,
+        "RankAgreement.bandwidth": ("shape", np.log(rank), 1),
+        "LatentTask.embedding": ("embedding", 0, 1),
+        "LatentTask.scale": scale,
+        "ConfigNet.embeddings": ("weight", 0, 1),
+        "ConfigNet.hidden": ("weight", 0, 1),
+        "ConfigNet.output": ("weight", 0, 1),
+        "DeepPolynomial.offset": ("shape", 0, 1),
+        "Matern.lengthscale": ("per_feature", np.log(Encoder(curves.space).num_features) / 2, 2.25),
+        "AdditiveTree.weight": ("shape", 0, 2.25),
+        "AdditiveTree.numeric": ("shape", 0, 2.25),
+        "AdditiveTree.categorical": ("shape", 0, 2.25),
+        "AT2Fidelity.a": ("shape", 0, 1),
+        "AT2Fidelity.b": ("shape", 0, 1),
+        "AT2Fidelity.scale": scale,
+        "FreezeThaw.a": ("shape", 0, 1),
+        "FreezeThaw.b": ("shape", 0, 1),
+        "Fabolas.a": ("shape", 0, 1),
+        "Fabolas.b": ("shape", 0, 1),
+        "LogMatern.lengthscale": ("shape", 0.7, 1),
+        "SeparableNoise.variance": ("noise", -6.9, 9),
+        "SeparableNoise.power": ("shape", 0, 1),
+        "MultiTaskGP.nugget": ("shape", -6.9, 9),
+    }
+    assert stated.keys() == expected.keys()
+    for declared, (role, *moments) in expected.items():
+        assert stated[declared][0] == role, declared
+        assert_allclose(stated[declared][1:], moments, rtol=1e-12, err_msg=declared)
+    scaled = learned(ScaledTask(model_of("at2", curves), jnp.ones(4)))[-1]
+    assert (scaled.role, scaled.prior.mean, scaled.prior.variance) == ("task_scale", 0, 0.25)
+
+
+def model_of(task, curves):
+    return MultiTaskGP.init(curves, jax.random.key(0), task=task).task
 
 
 def test_priors_in_units_of_the_data_follow_its_unit():
@@ -110,75 +177,3 @@ def test_priors_in_units_of_the_data_follow_its_unit():
         kernel = MultiTaskGP.init(scaled, jax.random.key(0)).task
         location.append({leaf.name: leaf.prior.mean for leaf in learned(kernel)}["lengthscale"])
     assert_allclose(location[1] - location[0], np.log(100))
-
-
-class Pair(NamedTuple):
-    first: jax.Array
-    second: jax.Array
-
-
-class HoldsNamedTuple(eqx.Module):
-    pair: Pair = parameter(constraints.positive)
-
-
-def test_a_named_tuple_of_parameters_has_priors():
-    first, second = learned(HoldsNamedTuple(Pair(jnp.array(0.5), jnp.array(2.0))))
-    assert (first.name, second.name) == ("pair.first", "pair.second")
-    assert first.declared == second.declared == "HoldsNamedTuple.pair"
-    assert_allclose([first.free, second.free], np.log([0.5, 2.0]))
-
-
-def test_replace_puts_values_by_name():
-    model = MultiTaskGP.init(small_curves(), jax.random.key(0))
-    new = replace(model, {"config.net.hidden.bias": jnp.ones(5), "noise.variance": jnp.ones(1)})
-    assert_allclose(new.config.net.hidden.bias, 1)
-    assert_allclose(new.noise.variance, 1)
-    assert new.config.net.output.weight is model.config.net.output.weight
-    with pytest.raises(KeyError, match=r"no leaf 'noise\.level'"):
-        replace(model, {"noise.level": jnp.ones(1)})
-
-
-# Maximum a posteriori
-
-
-class Toy(eqx.Module):
-    """A "model" of one number, observed ten times with unit noise, mean 2."""
-
-    x: jax.Array = parameter()
-
-    def is_solved(self, grid):
-        return jnp.asarray(True)
-
-    def log_likelihood(self, grid):
-        return -grid.scores.size * jnp.square(self.x - 2) / 2, None
-
-
-def toy_fit(fit, **options):
-    grid = CurveGrid(jnp.zeros((1, 1, 10)), jnp.zeros((1, 1)), jnp.ones(10))
-    return jax.jit(partial(fit, steps=400, **options))(Toy(jnp.asarray([-1.0, 5.0])), grid)
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
-def test_map_is_the_mode_of_prior_times_likelihood(optimizer):
-    fit = toy_fit(fit_map, optimizer=optimizer)
-    mode = 10 * 2 / (10 + 1)
-    assert_allclose(fit.model.x, mode, atol=1e-4)
-    assert_allclose(toy_fit(fit_mle, optimizer=optimizer).model.x, 2, atol=1e-4)
-    best = -5 * (mode - 2) ** 2 + dist.Normal(0.0, 1.0).log_prob(mode)
-    assert_allclose(fit.log_likelihood[fit.best].max(), best, rtol=1e-6)
-
-
-def test_map_with_flat_priors_is_maximum_likelihood(monkeypatch):
-    curves = small_curves()
-    grid = CurveGrid.of(curves)
-    starts = stack([MultiTaskGP.init(curves, jax.random.key(0), config="matern")])
-    by_prior = jax.jit(partial(fit_map, steps=40))(starts, grid)
-    # What complete tasks do not tell goes to the prior's mode.
-    assert_allclose(jnp.log(by_prior.model.task.U - 1), -0.7, atol=0.05)
-    assert_allclose(starts.task.U, 1.5)
-
-    flat = dist.ImproperUniform(constraints.real, (), ())
-    for key in list(PRIORS):
-        monkeypatch.setitem(PRIORS, key, flat)
-    assert log_prior(by_prior.model) == 0
-    assert_allclose(toy_fit(fit_map).model.x, toy_fit(fit_mle).model.x)

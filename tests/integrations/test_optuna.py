@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 import amt
 from amt.gp.grid import CurveGrid
-from amt.gp.posterior import Observations, OffGrid
+from amt.gp.observations import Observations
 from amt.integrations.optuna import (
     AMTPruner,
     AMTSampler,
@@ -28,7 +28,7 @@ from amt.integrations.optuna import (
     sources_from_studies,
     space_of_distributions,
 )
-from amt.search.tuner import fit_sources
+from amt.search.fitting import fit_sources
 from amt.space import Encoder
 from tests.integrations.optuna_worker import (
     EPOCHS,
@@ -53,10 +53,13 @@ NEW = 0.55
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled(tmp_path_factory):
-    """A folder for compiled functions, which workers find there instead of compiling them again."""
+    """A folder for compiled functions, which workers find there instead of compiling them again.
+
+    It is that of all tests, where they have one.
+    """
     names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
     before = {name: getattr(jax.config, name) for name in names}
-    folder = str(tmp_path_factory.mktemp("compiled"))
+    folder = before[names[0]] or str(tmp_path_factory.mktemp("compiled"))
     for name, value in zip(names, (folder, 0.3), strict=True):
         jax.config.update(name, value)
     yield {name.upper(): value for name, value in zip(names, (folder, "0.3"), strict=True)}
@@ -335,7 +338,7 @@ def test_incomplete_sources_in_float32(storage):
     study = new_study(sampler)
     for _ in range(3):
         finish(study, study.ask())
-    assert sampler._source.weights.dtype == jnp.float32
+    assert sampler._scorer.source.source_mean.dtype == jnp.float32
     assert study.best_value > 0.8
 
 
@@ -347,7 +350,7 @@ def test_with_resumed_trials_it_is_the_algorithm_of_at2():
     sampler = new_sampler(candidates=0, resume=True)
     target = jnp.array([curve(config, NEW) for config in past_configs()])
     budget = 60
-    expected = amt.simulate(sampler._source, target, budget=budget)
+    expected = amt.simulate(sampler._scorer.source, target, budget=budget)
     study = new_study(sampler)
     trained = []
     while len(trained) < budget:
@@ -400,9 +403,8 @@ def test_values_are_those_of_the_posterior_with_trials_off_the_grid_and_pending(
         for epoch, score in enumerate(told):
             observations = observations.append(config, epoch, score)
     pending = Observations.empty(1, jnp.float64).append(21, 1, 0.0)
-    extra = OffGrid.of(model.config, grid.features, features)
     posterior = jax.jit(
-        lambda: model.source_posterior(grid).condition(observations, extra, pending)
+        lambda: model.source_posterior(grid).condition(observations, features, pending)
     )()
     remaining = np.ones(posterior.mean.shape, bool)
     remaining[[3, 20, 21]] = False
@@ -611,7 +613,7 @@ def test_float32():
     sampler = AMTSampler(sources(), fit=fitted()._replace(model=single), dtype="float32")
     study = new_study(sampler)
     run(study, NEW, 6)
-    assert sampler._grid.scores.dtype == jnp.float32
+    assert sampler._scorer.grid.scores.dtype == jnp.float32
     assert max(max(t.intermediate_values.values()) for t in study.trials) > 0.7
 
 

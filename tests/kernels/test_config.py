@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from amt.databases.published import hyperrec, hyperrec_space, lcbench, lcbench_space
 from amt.kernels import KERNELS, AdditiveTree, ConfigNet, DeepPolynomial
 from amt.parameters import unconstrain
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 from amt.space import Encoder
 from tests.problems import small_configs, small_space
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tinygp.kernels import Kernel
 
-from amt.kernels import KERNELS, AT2Fidelity, Fabolas, make_kernel
+from amt.kernels import KERNELS, AT2Fidelity, Fabolas, FidelityKernel, make_kernel
 from amt.parameters import unconstrain
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 from tests.problems import small_curves
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data/at2_reference_kernels.json").read_text())
@@ -113,6 +114,55 @@ def test_fabolas_has_rank_two():
     values = np.linalg.eigvalsh(gram_of(kernel, jnp.linspace(0, 1, 9)))
     assert values[-2] > 1e-2
     assert np.abs(values[:-2]).max() < 1e-12
+
+
+def test_every_kernel_states_its_rank():
+    assert {name: kernel.numerical_rank for name, kernel in KERNELS["fidelity"].items()} == {
+        "at2": 8,
+        "freeze_thaw": 10,
+        "fabolas": 2,
+        "matern": 24,
+    }
+
+
+@pytest.mark.parametrize("rank", [None, 0, 2.5])
+def test_a_kernel_without_a_rank_is_refused_where_it_is_defined(rank):
+    body = {} if rank is None else {"numerical_rank": rank}
+    with pytest.raises(TypeError, match=r"Forgetful states no numerical_rank.* = 24`"):
+        type(FidelityKernel)("Forgetful", (FidelityKernel,), {"__module__": __name__, **body})
+
+
+def test_a_kernel_derived_from_another_has_its_rank():
+    class Slower(AT2Fidelity):
+        pass
+
+    class Rougher(AT2Fidelity):
+        numerical_rank = 30
+
+    assert (Slower.numerical_rank, Rougher.numerical_rank) == (8, 30)
+    assert len(jax.tree.leaves(Rougher.init(jax.random.key(0), jnp.float64))) == 3
+
+
+class Linear(Kernel):
+    """A kernel of tinygp alone."""
+
+    @classmethod
+    def init(cls, *args):
+        return cls()
+
+    def evaluate(self, X1, X2):
+        return X1 * X2
+
+
+def test_a_kernel_that_is_not_of_its_axis_is_refused(monkeypatch):
+    curves = small_curves()
+    for axis, base in (("fidelity", "amt.kernels.fidelity.FidelityKernel"), ("task", "TaskKernel")):
+        monkeypatch.setitem(KERNELS, axis, KERNELS[axis] | {"linear": Linear})
+        message = f"the {axis} kernel 'linear' is Linear, which does not derive from .*{base}"
+        with pytest.raises(TypeError, match=message):
+            make_kernel(axis, "linear", curves, jax.random.key(0))
+    monkeypatch.setitem(KERNELS, "config", KERNELS["config"] | {"linear": Linear})
+    assert isinstance(make_kernel("config", "linear", curves, jax.random.key(0)), Linear)
 
 
 def test_unknown_names_are_refused():

@@ -16,7 +16,7 @@ from tinygp.kernels import Kernel
 
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
-from amt.gp.posterior import Observations
+from amt.gp.observations import Observations
 from amt.gp.solvers.kronecker import outer
 from amt.kernels import KERNELS, TargetObservations, TaskKernel, make_kernel
 from amt.parameters import unconstrain
@@ -195,11 +195,13 @@ def test_make_kernel_uses_the_dtype(curves):
             assert {leaf.dtype for leaf in jax.tree.leaves(kernel)} == {jnp.dtype(jnp.float32)}
 
 
-README = Path(__file__).parents[2] / "README.md"
+CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 
-def test_the_readmes_new_kernel_works(monkeypatch):
-    section = re.search(r"^## Adding a kernel$(.*?)(?=^## |\Z)", README.read_text(), re.M | re.S)
+def test_the_new_kernel_of_the_instructions_works(monkeypatch):
+    section = re.search(
+        r"^## Adding a kernel$(.*?)(?=^## |\Z)", CONTRIBUTING.read_text(), re.M | re.S
+    )
     assert section is not None
     code = re.search(r"^```python\n(.*?)^```", section.group(1), re.M | re.S)
     assert code is not None
@@ -211,7 +213,7 @@ def check_new_kernel(code, monkeypatch):
     before = {axis: set(names) for axis, names in KERNELS.items()}
     for axis in KERNELS:
         monkeypatch.setitem(KERNELS, axis, dict(KERNELS[axis]))
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(code, "CONTRIBUTING.md", "exec"), {"__name__": "contributing"})
     added = [(axis, n) for axis, names in KERNELS.items() for n in names if n not in before[axis]]
     assert len(added) == 1
     curves = small_curves(TASKS, CONFIGS, EPOCHS)

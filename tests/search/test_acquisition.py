@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from amt.gp.posterior import TargetPosterior
+from amt.gp.observations import TargetPosterior
 from amt.search.acquisition import (
     ACQUISITIONS,
     log_expected_improvement,
@@ -34,7 +34,7 @@ def problem():
 
 
 def test_upper_confidence_bound_is_the_largest_over_the_remaining_epochs(problem):
-    (mean, variance), remaining, _ = problem
+    (mean, variance, _), remaining, _ = problem
     expected = [
         max(
             (mean[c, e] + 0.25 * variance[c, e] ** 0.5 for e in np.flatnonzero(row)),
@@ -46,14 +46,14 @@ def test_upper_confidence_bound_is_the_largest_over_the_remaining_epochs(problem
 
 
 def test_upper_confidence_bound_with_another_beta(problem):
-    (mean, variance), _, incumbent = problem
+    (mean, variance, _), _, incumbent = problem
     every = np.ones((CONFIGS, EPOCHS), bool)
     value = upper_confidence_bound(TargetPosterior(mean, variance), every, incumbent, beta=3.0)
     assert_allclose(value, (mean + 3 * np.sqrt(variance)).max(1), rtol=1e-12)
 
 
 def expected_improvement_by_quadrature(problem):
-    (mean, variance), remaining, incumbent = problem
+    (mean, variance, _), remaining, incumbent = problem
     value = np.full(CONFIGS, -np.inf)
     for c in range(CONFIGS):
         if remaining[c].any():
@@ -161,7 +161,7 @@ def test_the_quadrature_itself_agrees_with_the_known_expansion():
 
 
 def test_expected_improvement_underflows_to_0(problem):
-    (mean, variance), remaining, incumbent = problem
+    (mean, variance, _), remaining, incumbent = problem
     value = COMPILED["ei"](TargetPosterior(mean - 200, variance), remaining, incumbent)
     assert_array_equal(value, np.where(remaining.any(1), 0, -np.inf))
 
@@ -172,7 +172,7 @@ def test_expected_improvement_underflows_to_0(problem):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", ACQUISITIONS)
 def test_gradients_are_finite_and_those_of_central_differences(problem, name, dtype):
-    (mean, variance), remaining, incumbent = problem
+    (mean, variance, _), remaining, incumbent = problem
     mean = mean.copy()
     mean[0], mean[1] = -30, 30  # far below and above the incumbent
     args = tuple(jnp.asarray(a, dtype) for a in (mean, variance, incumbent))
@@ -193,7 +193,7 @@ def test_gradients_are_finite_and_those_of_central_differences(problem, name, dt
 
 @pytest.mark.parametrize("name", ACQUISITIONS)
 def test_float32_agrees_and_jit_and_vmap_change_nothing(problem, name):
-    (mean, variance), remaining, incumbent = problem
+    (mean, variance, _), remaining, incumbent = problem
     alone = COMPILED[name](*problem)
     single = jax.tree.map(lambda a: jnp.asarray(a, "float32"), TargetPosterior(mean, variance))
     in_single = COMPILED[name](single, remaining, jnp.float32(incumbent))

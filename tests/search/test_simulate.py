@@ -8,31 +8,34 @@ from numpy.testing import assert_allclose
 from scipy.stats import norm
 
 from amt.gp.grid import CurveGrid
+from amt.gp.mixture import Mixture
 from amt.gp.model import MultiTaskGP
-from amt.gp.posterior import Ensemble, Observations, TargetPosterior
+from amt.gp.observations import Observations, TargetPosterior
+from amt.search.fitting import stack
 from amt.search.simulate import forecast, simulate
-from amt.search.tuner import stack
 from tests.problems import small_curves
 
 CONFIGS, EPOCHS = 40, 3
 
 
 @pytest.mark.parametrize("draws", [(), (5,)])
-def test_forecast_is_that_of_the_mixture_of_draws(draws):
+def test_forecast_is_that_of_the_weighted_mixture(draws):
     rng = np.random.default_rng(0)
     mean, variance = rng.normal(size=(*draws, CONFIGS, EPOCHS)), rng.uniform(size=CONFIGS * EPOCHS)
     variance = np.broadcast_to(variance.reshape(CONFIGS, EPOCHS), mean.shape)
     noise = rng.uniform(size=(*draws, EPOCHS))
     target, held_out = rng.normal(size=(CONFIGS, EPOCHS)), rng.uniform(size=CONFIGS) < 0.6
     target[~held_out, -1] = np.nan
-    posterior = TargetPosterior(jnp.asarray(mean), jnp.asarray(variance))
+    weights = rng.dirichlet(np.ones(*draws)) if draws else np.ones(1)
+    log_weights = jnp.log(weights) if draws else None
+    posterior = TargetPosterior(jnp.asarray(mean), jnp.asarray(variance), log_weights)
     actual = jax.jit(forecast)(posterior, noise, target, held_out)
 
     last = target[held_out, -1]
     center = mean.reshape(-1, CONFIGS, EPOCHS)[:, held_out, -1]
     scale = np.sqrt(variance[..., -1] + noise[..., -1:]).reshape(-1, CONFIGS)[:, held_out]
-    density = norm.pdf(last, center, scale).mean(0)
-    share = norm.cdf(last, center, scale).mean(0)
+    density = weights @ norm.pdf(last, center, scale)
+    share = weights @ norm.cdf(last, center, scale)
     assert_allclose(actual.log_density, np.log(density).mean(), rtol=1e-10)
     assert_allclose(actual.coverage50, ((share > 0.25) & (share < 0.75)).mean())
     assert_allclose(actual.coverage90, ((share > 0.05) & (share < 0.95)).mean())
@@ -51,7 +54,7 @@ def test_the_loop_forecasts_what_its_posterior_says_after_each_query(draws):
     @jax.jit
     def tune():
         source = model.source_posterior(grid)
-        source = source if draws is None else Ensemble(stack([source] * draws))
+        source = source if draws is None else Mixture.of_draws(stack([source] * draws))
         return source, simulate(source, target, budget=budget)
 
     source, trajectory = tune()

@@ -67,6 +67,7 @@ class Dense(AbstractSolver):
     def _factor(
         self, factors: Factors, scores: Float[Array, "task config epoch"]
     ) -> Float[Array, "point point"]:
+        factors.require_product("Dense")
         size, itemsize = scores.size, scores.dtype.itemsize
         if size > self.largest:
             raise ValueError(

@@ -7,14 +7,41 @@ among the sources, only the target's regression on them is taken from it
 """
 
 from abc import abstractmethod
+from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from amt.gp.conditioning import Regression
 from amt.gp.observations import Observations
 from amt.gp.posterior import AbstractSourcePosterior, Target, TargetPrior, less_explained
 from amt.gp.sources import Rows
+
+
+class Regressed(NamedTuple):
+    """A target's covariances with the sources.
+
+    Attributes:
+        similarity: covariances with the sources.
+        weights: regression coefficients on them.
+        shared: covariance of its nugget with each source's; None of a target that is no source.
+    """
+
+    similarity: Float[Array, "task"]
+    weights: Float[Array, "task"]
+    shared: Float[Array, "task"] | None
+
+
+class Explained(NamedTuple):
+    """Covariances of a target that the sources explain, in the basis of the epochs' vectors.
+
+    Attributes:
+        observed: between the observations and each row's functions.
+        among: among the functions of each row.
+    """
+
+    observed: Float[Array, "obs row rank"]
+    among: Float[Array, "row rank rank"]
 
 
 class IncompletePosterior(AbstractSourcePosterior):
@@ -28,27 +55,13 @@ class IncompletePosterior(AbstractSourcePosterior):
     weights: Float[Array, "task config rank"]
 
     @abstractmethod
-    def explained(
-        self,
-        target: Target,
-        similarity: Float[Array, "task"],
-        regression: Float[Array, "task"],
-        rows: Rows,
-        at: Int[Array, "obs"],
-        basis: Float[Array, "obs rank"],
-    ) -> tuple[Float[Array, "obs row rank"], Float[Array, "row rank rank"]]:
+    def explained(self, target: Regressed, rows: Rows, at: Observations) -> Explained:
         """The part of the target's covariances that the sources explain.
 
         Args:
-            target: the target's covariances; of them only `shared` is used.
-            similarity: covariances of the target with the sources.
-            regression: its regression coefficients on them.
+            target: its covariances with the sources.
             rows: configurations.
-            at: row of each observation.
-            basis: the epochs' vectors at each observation.
-
-        Returns:
-            Between the observations and each row's vectors; and among each row's vectors.
+            at: where it has observations.
         """
 
     def response(self, rows: Rows) -> Float[Array, "task row epoch"]:
@@ -57,10 +70,8 @@ class IncompletePosterior(AbstractSourcePosterior):
     def prior(
         self, target: Target, rows: Rows, at: Observations, functions: Float[Array, "epoch rank"]
     ) -> TargetPrior:
-        similarity, scale, regression = Regression.of(self.sources.factors.grams.task, target.gram)
-        explained = self.explained(
-            target, similarity, regression, rows, at.config, self.basis[at.epoch]
-        )
+        similarity, scale, weights = Regression.of(self.sources.factors.grams.task, target.gram)
+        explained = self.explained(Regressed(similarity, weights, target.shared), rows, at)
         variance, cross = less_explained(self, scale, target, rows, at, functions, explained)
         mean = jnp.tensordot(similarity, rows.cross @ self.weights, 1)
         if target.shared is not None:

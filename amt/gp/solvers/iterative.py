@@ -51,12 +51,12 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from amt.gp.factors import Factors, Grams, Whitened
-from amt.gp.posterior import Target
+from amt.gp.observations import Observations
 from amt.gp.solvers.base import AbstractSolver, Solution
-from amt.gp.solvers.incomplete import IncompletePosterior
+from amt.gp.solvers.incomplete import Explained, IncompletePosterior, Regressed
 from amt.gp.sources import Rows, Sources
 from amt.gp.spectral import Eigen, Grid, kronecker_product, outer
 from amt.linalg import cholesky, eigh, solve_lower
@@ -381,8 +381,9 @@ class Iterative(AbstractSolver):
     settings: Settings = eqx.field(static=True, default=Settings())
 
     def solve(self, factors: Factors, scores: Grid) -> Solution:
+        factors.require_product("Iterative")
         mask = jnp.isfinite(scores)
-        whitened = factors.whiten(jnp.where(mask, scores, 0))
+        whitened, _ = factors.whiten(jnp.where(mask, scores, 0))
         solved: Any = profile_log_likelihood(whitened, mask, self.settings)
         value, means, converged = solved
         noise = factors.half_log_det_noise(mask)
@@ -399,8 +400,10 @@ class Iterative(AbstractSolver):
                 the settings.
         """
         settings, task_noise = self.settings, sources.factors.task_noise
+        sources.factors.require_product("Iterative")
         mask = jnp.isfinite(sources.scores)
-        grams, whitened, shape = sources.factors.whiten(jnp.where(mask, sources.scores, 0))
+        known = jnp.where(mask, sources.scores, 0)
+        (grams, whitened, shape), _ = sources.factors.whiten(known)
         latent = Latent.of(grams, mask, shape, settings.rank if rank is None else rank)
         tight = settings._replace(
             tolerance=1e-2 * settings.tolerance, max_steps=10 * settings.max_steps, lanczos=1
@@ -464,23 +467,16 @@ class IterativePosterior(IncompletePosterior):
     root: Float[Array, "config config"]
     solved: Bool[Array, ""]
 
-    def explained(
-        self,
-        target: Target,
-        similarity: Float[Array, "task"],
-        regression: Float[Array, "task"],
-        rows: Rows,
-        at: Int[Array, "obs"],
-        basis: Float[Array, "obs rank"],
-    ) -> tuple[Float[Array, "obs row rank"], Float[Array, "row rank rank"]]:
-        functions = rows.cross @ jnp.tensordot(regression, self.deviations, ((0,), (1,)))
-        at_observations = jnp.einsum("zik,ik->iz", functions[:, at], basis)
-        coordinates, scale = rows.cross @ self.root, similarity @ regression
-        between = coordinates[at] @ coordinates.T
+    def explained(self, target: Regressed, rows: Rows, at: Observations) -> Explained:
+        basis = self.basis[at.epoch]
+        functions = rows.cross @ jnp.tensordot(target.weights, self.deviations, ((0,), (1,)))
+        at_observations = jnp.einsum("zik,ik->iz", functions[:, at.config], basis)
+        coordinates, scale = rows.cross @ self.root, target.similarity @ target.weights
+        between = coordinates[at.config] @ coordinates.T
         of_sources = scale * between[:, :, None] * (basis * self.fidelity.values)[:, None, :]
         among = scale * jnp.sum(jnp.square(coordinates), 1)[:, None] * self.fidelity.values
         products = jnp.einsum("zxk,zxl->xkl", functions, functions)
-        return (
+        return Explained(
             of_sources - jnp.tensordot(at_observations, functions, 1),
             jax.vmap(jnp.diag)(among) - products,
         )

@@ -53,10 +53,11 @@ class Kronecker(AbstractSolver):
     """Exact on complete grids without a nugget, by the eigendecompositions of the three factors."""
 
     def solve(self, factors: Factors, scores: Grid) -> Solution:
-        whitened = factors.whiten(scores)
+        factors.require_product("Kronecker")
+        whitened, half_log_det = factors.whiten(scores)
         value, means = profile_log_likelihood(*whitened)
         return Solution(
-            value - factors.half_log_det_noise(),
+            value - half_log_det,
             means * jnp.sqrt(factors.task_noise),
             jnp.asarray(True),
         )
@@ -74,8 +75,9 @@ class Kronecker(AbstractSolver):
             means: of the tasks; by default at their generalized-least-squares value.
         """
         factors = sources.factors
+        factors.require_product("Kronecker")
         noise_scale = jnp.sqrt(factors.task_noise)
-        grams, scores, shape = factors.whiten(sources.scores)
+        (grams, scores, shape), _ = factors.whiten(sources.scores)
         if means is None:
             spectral, whitened_means = _profile(Spectral.of(grams, scores), shape)
             means = whitened_means * noise_scale

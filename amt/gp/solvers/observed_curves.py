@@ -45,9 +45,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from amt.gp.factors import Factors
-from amt.gp.posterior import Target
+from amt.gp.observations import Observations
 from amt.gp.solvers.base import AbstractSolver, Solution
-from amt.gp.solvers.incomplete import IncompletePosterior
+from amt.gp.solvers.incomplete import Explained, IncompletePosterior, Regressed
 from amt.gp.sources import Rows, Sources
 from amt.gp.spectral import Eigen
 from amt.linalg import cholesky, solve_cholesky, solve_lower
@@ -75,20 +75,22 @@ class _Curves(NamedTuple):
     """The curves that have scores, the whole ones first, in units of the noise.
 
     Attributes:
-        task, config: of each curve.
         between: W of the module docstring.
+        fidelity: Gram matrix of the epochs.
         shape: the mean's course over the epochs.
+        scores: NaN replaced by 0.
+        mask: where there is a score.
         member: 1 where a curve is of a task, else 0.
+        at: task and configuration of each curve.
     """
 
-    task: Int[Array, "curve"]
-    config: Int[Array, "curve"]
     between: Float[Array, "curve curve"]
     fidelity: Float[Array, "epoch epoch"]
-    scores: Float[Array, "curve epoch"]
     shape: Float[Array, "epoch"]
+    scores: Float[Array, "curve epoch"]
     mask: Bool[Array, "curve epoch"]
     member: Float[Array, "curve task"]
+    at: tuple[Int[Array, "curve"], Int[Array, "curve"]]
 
     @classmethod
     def of(
@@ -99,7 +101,7 @@ class _Curves(NamedTuple):
     ) -> "_Curves":
         """Gather the curves at positions of the raveled (task, config) grid."""
         there = jnp.isfinite(scores)
-        (task, config, fidelity), whitened, shape = factors.whiten(jnp.where(there, scores, 0))
+        ((task, config, fidelity), whitened, shape), _ = factors.whiten(jnp.where(there, scores, 0))
         num_tasks, num_configs, num_epochs = scores.shape
         at_task, at_config = jnp.divmod(index, num_configs)
         at = jnp.minimum(at_task, num_tasks - 1)
@@ -109,39 +111,39 @@ class _Curves(NamedTuple):
         rows = (a.reshape(-1, num_epochs).at[index] for a in (whitened, there))
         own, mask = (row.get(mode="fill", fill_value=0) for row in rows)
         member = (at_task[:, None] == jnp.arange(num_tasks)).astype(own.dtype)
-        return cls(at, at_config, between, fidelity, own, shape, mask, member)
+        return cls(between, fidelity, shape, own, mask, member, (at, at_config))
 
 
 class _Solved(NamedTuple):
     r"""The module docstring's matrices, and what the scores say.
 
     Attributes:
-        values, vectors: Lambda and V, the largest first.
         basis: Phi of the curves that are not whole.
         reduced: their \(R \Lambda^{-1/2}\).
         whole_factor: Cholesky factors of \(B_k\).
         gain: \(B_k^{-1} W_{wo}\).
         left: \(C_k\).
+        eigen: Lambda and V, the largest first.
         factor: Cholesky factor of the Schur complement, (curve, rank) raveled.
         means: generalized-least-squares means of the tasks.
         alpha: K^-1 r of the residuals r.
         value: the log-likelihood.
     """
 
-    values: Float[Array, "rank"]
-    vectors: Float[Array, "epoch rank"]
     basis: Float[Array, "part epoch rank"]
     reduced: Float[Array, "part rank rank"]
     whole_factor: Float[Array, "rank whole whole"]
     gain: Float[Array, "rank whole part"]
     left: Float[Array, "rank part part"]
+    eigen: Eigen
     factor: Float[Array, "part*rank part*rank"]
     means: Float[Array, "task"]
     alpha: Float[Array, "curve epoch"]
     value: Float[Array, ""]
 
     @classmethod
-    def of(cls, between, fidelity, scores, shape, mask, member, rank: int, whole: int):
+    def of(cls, curves: _Curves, rank: int, whole: int) -> "_Solved":
+        between, fidelity, shape, scores, mask, member, _ = curves
         eigen = Eigen.of(fidelity).largest(rank)
         values, vectors = eigen.values[::-1], eigen.vectors[:, ::-1]
         observed = jnp.where(mask[whole:, :, None], vectors, 0)
@@ -185,13 +187,12 @@ class _Solved(NamedTuple):
         on_bases = of_whole.T @ vectors.T, jnp.einsum("zea,za->ze", basis, solved)
         alpha = (beside @ without).reshape(scores.shape) + jnp.concatenate(on_bases)
         return cls(
-            values,
-            vectors,
             basis,
             reduced,
             whole_factor,
             gain,
             left,
+            Eigen(values, vectors),
             factor,
             means,
             alpha,
@@ -203,9 +204,9 @@ class _Solved(NamedTuple):
     ) -> tuple[Float[Array, "rank whole whole"], Float[Array, "part rank part rank"]]:
         r"""Of \(B_k\); and of the Schur complement, times \(R \Lambda^{-1/2}\) from the left."""
         curves, rank, _ = self.reduced.shape
-        identity = jnp.eye(self.whole_factor.shape[1], dtype=self.values.dtype)
+        identity = jnp.eye(self.whole_factor.shape[1], dtype=self.factor.dtype)
         of_whole = jax.vmap(lambda factor: solve_cholesky(factor, identity))(self.whole_factor)
-        inverse = solve_cholesky(self.factor, jnp.eye(len(self.factor), dtype=self.values.dtype))
+        inverse = solve_cholesky(self.factor, jnp.eye(len(self.factor), dtype=self.factor.dtype))
         inverse = inverse.reshape(curves, rank, curves, rank)
         return of_whole, jnp.einsum("zak,zaxb->zkxb", self.reduced, inverse)
 
@@ -220,37 +221,29 @@ def _solve_transposed(factor, right):
     return solve_lower(factor, right, True)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(6, 7))
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def profile_log_likelihood(
-    between: Float[Array, "curve curve"],
-    fidelity: Float[Array, "epoch epoch"],
-    scores: Float[Array, "curve epoch"],
-    shape: Float[Array, "epoch"],
-    mask: Bool[Array, "curve epoch"],
-    member: Float[Array, "curve task"],
-    rank: int,
-    whole: int,
+    curves: _Curves, rank: int, whole: int
 ) -> tuple[Float[Array, ""], Float[Array, "task"]]:
-    """`amt.gp.solvers.kronecker.profile_log_likelihood` of the scores where `mask` says so.
+    """`amt.gp.solvers.kronecker.profile_log_likelihood` of the scores that there are.
 
     Args:
-        between: W of the module docstring.
-        member: 1 where a curve is of a task, else 0; each task needs a score.
+        curves: in units of the noise; each task needs a score.
         rank: eigenvalues of the fidelity's Gram matrix that are kept.
         whole: so many curves, the first ones, have no gap.
     """
-    solved = _Solved.of(between, fidelity, scores, shape, mask, member, rank, whole)
+    solved = _Solved.of(curves, rank, whole)
     return solved.value, solved.means
 
 
-def _forward(between, fidelity, scores, shape, mask, member, rank, whole):
-    solved = _Solved.of(between, fidelity, scores, shape, mask, member, rank, whole)
-    return (solved.value, solved.means), (between, member, solved)
+def _forward(curves, rank, whole):
+    solved = _Solved.of(curves, rank, whole)
+    return (solved.value, solved.means), (curves.between, curves.member, solved)
 
 
 def _backward(rank, whole, saved, cotangent):
     between, member, solved = saved
-    alpha, values, vectors, gain = solved.alpha, solved.values, solved.vectors, solved.gain
+    alpha, (values, vectors), gain = solved.alpha, solved.eigen, solved.gain
     of_whole, half = solved.inverses()
     inverse = jnp.einsum("zkxb,xbl->zkxl", half, solved.reduced)
 
@@ -274,13 +267,16 @@ def _backward(rank, whole, saved, cotangent):
     projected = alpha @ vectors
     beta = projected * jnp.sqrt(values)
     on_basis = (alpha.T @ (between @ projected) - summed) @ vectors.T / 2
-    gradients = (
+    gradients: Any = (
         (beta @ beta.T - traces) / 2,
         on_basis + on_basis.T - vectors @ (vectors.T @ on_basis),
-        -alpha,
         (member @ solved.means) @ alpha,
+        -alpha,
+        None,
+        None,
+        (None, None),
     )
-    return (*(cotangent[0] * gradient for gradient in gradients), None, None)
+    return (jax.tree.map(lambda gradient: cotangent[0] * gradient, _Curves(*gradients)),)
 
 
 profile_log_likelihood.defvjp(_forward, _backward)
@@ -316,7 +312,7 @@ class ObservedCurves(AbstractSolver):
 
     def solve(self, factors: Factors, scores: Float[Array, "task config epoch"]) -> Solution:
         curves = _Curves.of(factors, scores, self._index)
-        solved: Any = profile_log_likelihood(*curves[2:], self.rank, len(self.whole))
+        solved: Any = profile_log_likelihood(curves, self.rank, len(self.whole))
         value, means = solved
         noise = factors.half_log_det_noise(jnp.isfinite(scores))
         return Solution(value - noise, means * jnp.sqrt(factors.task_noise), jnp.asarray(True))
@@ -325,20 +321,20 @@ class ObservedCurves(AbstractSolver):
         factors, scores = sources.factors, sources.scores
         rank = self.rank if rank is None else min(rank, self.rank)
         curves = _Curves.of(factors, scores, self._index)
-        solved = _Solved.of(*curves[2:], rank, len(self.whole))
+        solved = _Solved.of(curves, rank, len(self.whole))
         of_whole, half = solved.inverses()
-        task_scale, values = jnp.sqrt(factors.task_noise), solved.values
+        task_scale, values = jnp.sqrt(factors.task_noise), solved.eigen.values
         part = jnp.einsum("zkxb,xbl->zkxl", half * values[:, None, None], solved.reduced * values)
         weights = jnp.zeros((scores[..., 0].size, rank), scores.dtype)
-        on_basis = solved.alpha @ solved.vectors * values
+        on_basis = solved.alpha @ solved.eigen.vectors * values
         weights = weights.at[self._index].set(on_basis, mode="drop")
         return ObservedCurvesPosterior(
             sources=sources,
-            fidelity=Eigen(values, solved.vectors),
+            fidelity=solved.eigen,
             source_mean=solved.means * task_scale,
             weights=weights.reshape(*scores.shape[:2], rank) / task_scale[:, None, None],
-            curve_task=curves.task,
-            curve_config=curves.config,
+            curve_task=curves.at[0],
+            curve_config=curves.at[1],
             whole=jnp.square(values)[:, None, None] * of_whole,
             gain=values[:, None, None] * solved.gain,
             part=part,
@@ -370,17 +366,10 @@ class ObservedCurvesPosterior(IncompletePosterior):
     gain: Float[Array, "rank whole part"]
     part: Float[Array, "part rank part rank"]
 
-    def explained(
-        self,
-        target: Target,
-        similarity: Float[Array, "task"],
-        regression: Float[Array, "task"],
-        rows: Rows,
-        at: Int[Array, "obs"],
-        basis: Float[Array, "obs rank"],
-    ) -> tuple[Float[Array, "obs row rank"], Float[Array, "row rank rank"]]:
+    def explained(self, target: Regressed, rows: Rows, at: Observations) -> Explained:
+        basis = self.basis[at.epoch]
         noise = jnp.sqrt(self.sources.factors.task_noise)[self.curve_task]
-        covariance = rows.cross[:, self.curve_config] * similarity[self.curve_task]
+        covariance = rows.cross[:, self.curve_config] * target.similarity[self.curve_task]
         if target.shared is not None:
             same = self.curve_config == jnp.arange(len(covariance))[:, None]
             covariance += jnp.where(same, target.shared[self.curve_task], 0)
@@ -389,10 +378,10 @@ class ObservedCurvesPosterior(IncompletePosterior):
         half = to_whole @ self.whole
         left = to_part - to_whole @ self.gain
         others = jnp.einsum("kxz,zkyl->xkyl", left, self.part)
-        first = jnp.einsum("kic,ik,xc->ixk", half[:, at], basis, to_whole)
-        second = jnp.einsum("ikyl,ik->iyl", others[at], basis)
+        first = jnp.einsum("kic,ik,xc->ixk", half[:, at.config], basis, to_whole)
+        second = jnp.einsum("ikyl,ik->iyl", others[at.config], basis)
         among = jax.vmap(jnp.diag)(jnp.einsum("kxc,xc->xk", half, to_whole))
-        return (
+        return Explained(
             first + jnp.einsum("iyl,lxy->ixl", second, left),
             among + jnp.einsum("xkyl,lxy->xkl", others, left),
         )

@@ -118,7 +118,8 @@ class KroneckerSolver(Solver):
             kernel.config(configs, configs),
             kernel.fidelity(epochs, epochs),
         )
-        self.grams = Factors(grams, task_noise, epoch_noise).whiten(diagonal).grams
+        whitened, _ = Factors(grams, task_noise, epoch_noise).whiten(diagonal)
+        self.grams = whitened.grams
 
     def variance(self) -> Float[Array, "point"]:
         return self.kernel(self.X) + self.noise.diagonal()

@@ -18,8 +18,8 @@ parameters are learned from the likelihood of every source given the others
 (`amt.gp.task_regression.likelihood`), which is the question that is asked of the model later. With
 w = 0 the model is one of a single task.
 
-Source: `k_d` as a nugget, Cressie (1993), Statistics for Spatial Data, chapter 2; h as in freeze-thaw
-optimization, Swersky, Snoek, Adams (2014).
+Source: Cressie (1993), Statistics for Spatial Data, chapter 2, for d as a nugget; Swersky, Snoek,
+Adams (2014), for h as in freeze-thaw optimization.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What a kernel between tasks is.
+"""Kernels between tasks: their Gram matrix, and how a new task joins.
 
 A task is an integer, its position among the tasks that the kernel was made for: a Gram matrix is
 `kernel(tasks, tasks)` with `tasks = jnp.arange(T)`. A task kernel also says how a new task joins:

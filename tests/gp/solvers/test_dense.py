@@ -1,4 +1,7 @@
-"""Dense inference against inference on the grid."""
+"""Inference by dense algebra against inference on the grid.
+
+That its posterior is exact for any target stands in tests/gp/test_posterior.py.
+"""
 
 import equinox as eqx
 import jax
@@ -8,11 +11,11 @@ from numpy.testing import assert_allclose
 
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
-from amt.gp.posterior import Observations
-from amt.gp.solvers.dense import DenseGP, fit_dense
-from amt.inference.mle import fit_mle
+from amt.gp.observations import Observations
+from amt.gp.solvers import Dense, Kronecker
+from amt.inference import fit_dense, fit_mle
+from amt.search.fitting import stack
 from amt.search.simulate import simulate
-from amt.search.tuner import stack
 from tests.problems import small_curves
 
 CURVES = small_curves(4, 5, 4)
@@ -26,11 +29,8 @@ def problem(dtype=jnp.float64, **kernels):
 
 
 def observe(target, count, capacity=6):
-    observations = Observations.empty(capacity, target.dtype)
-    for cell in range(count):
-        config, epoch = cell % 3, cell // 3
-        observations = observations.append(config, epoch, target[config, epoch])
-    return observations
+    entries = [(cell % 3, cell // 3) for cell in range(count)]
+    return Observations.of([(c, e, target[c, e]) for c, e in entries], capacity, target.dtype)
 
 
 KERNELS = [
@@ -45,7 +45,7 @@ def test_posterior_equals_that_on_the_grid(kernels):
 
     @jax.jit
     def both(observations):
-        dense = DenseGP(model).posterior(grid)
+        dense = model.source_posterior(grid, solver=Dense())
         return dense.condition(observations), model.source_posterior(grid).condition(observations)
 
     for count in (0, 1, 5):
@@ -56,19 +56,25 @@ def test_posterior_equals_that_on_the_grid(kernels):
 
 def test_log_likelihood_and_its_gradient_equal_those_on_the_grid():
     model, grid, _ = problem(config="matern", noise="task_epoch")
-    value = lambda m: m.log_likelihood(grid)  # noqa: E731
-    got = eqx.filter_jit(eqx.filter_value_and_grad(value, has_aux=True))(DenseGP(model))
-    want = eqx.filter_jit(eqx.filter_value_and_grad(value, has_aux=True))(model)
+
+    @eqx.filter_jit
+    def by(solver):
+        value = lambda m: m.log_likelihood(grid, solver)[:2]  # noqa: E731
+        return eqx.filter_value_and_grad(value, has_aux=True)(model)
+
+    got, want = by(Dense()), by(Kronecker())
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
 def test_a_fit_takes_the_same_steps_as_that_on_the_grid():
     model, grid, target = problem(config="matern")
-    dense = jax.jit(lambda: fit_dense(stack([model]), grid, jax.random.key(1), steps=15))()
-    exact = jax.jit(lambda: fit_mle(jax.tree.map(lambda leaf: leaf[None], model), grid, steps=15))()
-    assert_allclose(dense.fit.log_likelihood, exact.log_likelihood, rtol=1e-6)
-    assert dense.fit.log_likelihood[0, -1] > dense.fit.log_likelihood[0, 0] + 1
+    starts = stack([model])
+    dense = jax.jit(lambda: fit_dense(starts, grid, jax.random.key(1), steps=15))()
+    exact = jax.jit(lambda: fit_mle(starts, grid, steps=15))()
+    assert isinstance(dense.solver, Dense)
+    assert_allclose(dense.log_likelihood, exact.log_likelihood, rtol=1e-6)
+    assert dense.log_likelihood[0, -1] > dense.log_likelihood[0, 0] + 1
     got, want = jax.jit(
         lambda o: (
             dense.posterior(grid, rank=2).condition(o),
@@ -80,25 +86,25 @@ def test_a_fit_takes_the_same_steps_as_that_on_the_grid():
 
 def test_tunes_as_inference_on_the_grid():
     model, grid, target = problem(task="icm", config="matern", fidelity="fabolas")
-    dense = DenseGP(model).posterior(grid)
-    exact = model.source_posterior(grid)
-    got, want = jax.jit(lambda: tuple(simulate(s, target, budget=6) for s in (dense, exact)))()
+    sources = model.source_posterior(grid, solver=Dense()), model.source_posterior(grid)
+    got, want = jax.jit(lambda: tuple(simulate(s, target, budget=6) for s in sources))()
     assert (got.config == want.config).all()
     assert (got.recommended == want.recommended).all()
 
 
 def test_a_batch_of_targets_is_as_each_alone():
     model, grid, target = problem(task="icm", config="matern", fidelity="fabolas")
-    posterior = DenseGP(model).posterior(grid)
+    posterior = model.source_posterior(grid, solver=Dense())
     condition = lambda observations: posterior.condition(observations)  # noqa: E731
     first, second = observe(target, 4), observe(target[::-1], 4)
-    batch = jax.jit(jax.vmap(condition))(jax.tree.map(lambda *o: jnp.stack(o), first, second))
+    batch = jax.jit(jax.vmap(condition))(stack([first, second]))
     assert_allclose(batch.mean[1], jax.jit(condition)(second).mean, rtol=1e-10)
 
 
 def test_runs_in_float32():
     model, grid, target = problem(jnp.float32, noise="task_epoch")
-    posterior = jax.jit(lambda o: DenseGP(model).posterior(grid).condition(o))(observe(target, 3))
+    dense = lambda o: model.source_posterior(grid, solver=Dense()).condition(o)  # noqa: E731
+    posterior = jax.jit(dense)(observe(target, 3))
     assert posterior.mean.dtype == posterior.variance.dtype == jnp.float32
     assert jnp.isfinite(posterior.mean).all()
 
@@ -106,7 +112,7 @@ def test_runs_in_float32():
 def test_too_many_observations_are_refused_with_what_they_would_take():
     model, grid, _ = problem()
     with pytest.raises(ValueError, match=r"60 observations .* GiB .* limit is 59"):
-        fit_dense(model, grid, largest=59)
+        fit_dense(stack([model]), grid, largest=59)
     large = eqx.tree_at(lambda g: g.scores, grid, jnp.zeros((4, 100, 75)))
     with pytest.raises(ValueError, match=r"30000 observations .* 33\.5 GiB"):
-        fit_dense(model, large)
+        model.log_likelihood(large, Dense())

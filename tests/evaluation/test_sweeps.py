@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from amt.evaluation.ablation import budgets_of, collect, highlights, latex, write_report
 from amt.evaluation.figures import inference_figure, kernel_figure
-from amt.evaluation.store import METRICS, write_json
+from amt.evaluation.reports import write_report
+from amt.evaluation.statistics import METRICS
+from amt.evaluation.sweeps import budgets_of, collect, highlights
+from amt.evaluation.tables import latex_of_runs, markdown_of_runs
+from amt.files import write_json
 from amt.kernels import AT2
 from tests.problems import made_up_results
 
@@ -29,7 +32,8 @@ def save(folder: Path, database: str, kernels: tuple[str, ...], inference: str, 
     write_json(name / "settings.json", {"settings": values})
     seconds = {"fit": 6.0, "condition": 1.0, "loop": 2.0, "compile": 9.0}
     timings = {"not_converged": 1, "r_hat": None, "divergences": None}
-    write_json(name / "timings.json", {"cells": 3, "seconds": seconds, **timings})
+    timings = {"cells": 3, "tuners": {"amt": {"seconds": seconds, **timings}}}
+    write_json(name / "timings.json", timings)
     return frame[frame["method"] == "amt"]
 
 
@@ -44,6 +48,7 @@ def kernels(tmp_path) -> Path:
 def test_a_row_of_the_table_is_a_run_and_the_best_is_first(kernels):
     frame = save(kernels, "lcbench", ("rank", "tree", "at2"), "mle", -10)
     table = collect(kernels)
+    assert budgets_of(collect(kernels, budgets=[3, 20, 60])) == [3, 20]
     assert list(table["database"]) == ["hyperrec"] * 3 + ["lcbench"] * 4
     assert list(table["task"]) == ["icm", "icm", "at2", "rank", "icm", "icm", "at2"]
     row = table.loc[3]
@@ -59,7 +64,7 @@ def test_a_row_of_the_table_is_a_run_and_the_best_is_first(kernels):
 
 
 def test_report_of_kernels(kernels, capsys):
-    write_report(kernels, "kernel_figure", Console())
+    write_report(kernels, kernel_figure, Console())
     table = collect(kernels)
     written = pd.read_csv(kernels / "table.csv")
     pd.testing.assert_frame_equal(written.dropna(axis=1), table.dropna(axis=1))
@@ -68,6 +73,9 @@ def test_report_of_kernels(kernels, capsys):
     assert len(rows) == 6
     assert {row.count(" & ") for row in rows} == {4 + 1 + 2 + 3 + 1}
     assert r"deep\_poly" in tex
+    markdown = (kernels / "table.md").read_text().splitlines()
+    assert len(markdown) == 2 + 6
+    assert {row.count(" | ") for row in markdown[2:]} == {4 + 1 + 2 + 3 + 1}
     assert (kernels / "figure.pdf").read_bytes().startswith(b"%PDF")
     printed = capsys.readouterr().out
     assert f"3. {'-'.join(AT2)}-mle (published): {table['mean_rank'][2]:.1f}" in printed
@@ -110,7 +118,12 @@ def test_every_way_of_inference_is_a_line(tmp_path):
     line = figure.axes[0].containers[0].lines[0]
     row = table[(table["database"] == "hyperrec") & (table["inference"] == "mle")].iloc[0]
     assert list(line.get_ydata()) == [row["rank_10"], row["rank_25"]]
-    assert "database & inference & place" in latex(highlights(table))
+    assert "database & inference & place" in latex_of_runs(highlights(table))
+    assert markdown_of_runs(highlights(table)).startswith(
+        "| database | inference | place | rank 10"
+    )
+    title = "3 cells of hyperrec, 3 cells of lcbench; bars: standard error of the mean over them"
+    assert figure.get_suptitle() == title
 
 
 def test_a_folder_without_runs_says_so(tmp_path):
@@ -129,7 +142,7 @@ def test_a_sweep_is_taken_up_where_it_was_left_and_reports(tmp_path):
     settings += ["kernel.task=icm", "kernel.fidelity=fabolas", "hydra.launcher.n_jobs=1"]
     first = sweep("kernel_ablation.py", tmp_path, *settings, "kernel.config=matern")
     assert first.returncode == 0, first.stderr
-    part = tmp_path / "out/bundled/icm-matern-fabolas-mle/parts/0000.parquet"
+    part = tmp_path / "out/bundled/icm-matern-fabolas-mle/parts/amt/0000.parquet"
     written = part.stat().st_mtime_ns
     both = sweep("kernel_ablation.py", tmp_path, *settings, "kernel.config=matern,tree")
     assert both.returncode == 0, both.stderr
@@ -137,7 +150,9 @@ def test_a_sweep_is_taken_up_where_it_was_left_and_reports(tmp_path):
     table = pd.read_csv(tmp_path / "out/table.csv")
     assert set(table["config"]) == {"matern", "tree"}
     assert set(table["cells"]) == {4}
-    assert {"figure.pdf", "figure.png", "table.tex"} <= {p.name for p in tmp_path.glob("out/*")}
+    assert {"figure.pdf", "figure.png", "table.tex", "table.md"} <= {
+        p.name for p in tmp_path.glob("out/*")
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     others = [*settings, "kernel.config=matern", "seeds=2"]
     refused = sweep("kernel_ablation.py", tmp_path, *others)

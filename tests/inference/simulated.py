@@ -11,11 +11,12 @@ import pytest
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
 from amt.gp.noise import SeparableNoise
-from amt.inference.hierarchical import Posterior, sample_nuts
+from amt.inference.draws import Draws
+from amt.inference.nuts import sample_nuts
 from amt.kernels import LogMatern, Matern
 from amt.kernels.task.latent import LatentTask
 from amt.kernels.task.scaled import ScaledTask
-from amt.search.tuner import stack
+from amt.search.fitting import stack
 
 SHAPE = TASKS, CONFIGS, EPOCHS = 4, 12, 4
 DATASETS, CHAINS, DRAWS = 5, 2, 100
@@ -27,7 +28,7 @@ class Simulated(NamedTuple):
     truth: MultiTaskGP
     means: np.ndarray
     grid: CurveGrid
-    posterior: Posterior
+    posterior: Draws
 
 
 def known(rng: np.random.Generator) -> MultiTaskGP:

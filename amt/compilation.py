@@ -1,0 +1,42 @@
+"""Keeps compiled programs on disk, so that a script's next run does not compile them again.
+
+Experiments and commands call `use_compilation_cache` first of all. The library never does: where
+a program that imports `amt` keeps its files is for that program to say.
+"""
+
+import os
+from pathlib import Path
+
+import jax
+import platformdirs
+
+MIN_COMPILE_SECONDS = 0.05  # a file is read in 1 to 10 ms; JAX keeps only what took a second
+
+
+def use_compilation_cache() -> Path | None:
+    """Turn JAX's persistent compilation cache on, and return its folder; None if it stays off.
+
+    The folder is, in this order,
+
+    - where the user has set JAX's own cache already, by `JAX_COMPILATION_CACHE_DIR` or
+      `jax.config`, of which nothing is changed,
+    - `$AMT_CACHE_DIR`; an empty value turns the cache off,
+    - `jax` in the user's cache directory of amt, such as `~/.cache/amt/jax`.
+
+    A program's file is found again by its operations, the versions of jax and jaxlib, XLA's flags
+    and the kind of processor, so that nothing old is ever used; the folder, a megabyte for an
+    experiment, can be deleted at any time. On some processors with AVX-512, XLA prints that a
+    program which was compiled there "doesn't match the machine type" when it reads it
+    (https://github.com/jax-ml/jax/issues/38445): turn the cache off on those.
+    """
+    users: str | None = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if users is not None:
+        return Path(users) if users else None
+    chosen = os.environ.get("AMT_CACHE_DIR")
+    if chosen == "":
+        return None
+    folder = Path(chosen) if chosen else platformdirs.user_cache_path("amt") / "jax"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
+    return folder

@@ -1,0 +1,43 @@
+"""Reads learning curves from a CSV or Parquet file of your own with one row for each score.
+
+| column | |
+|---|---|
+| `task`, `config` | any names or numbers |
+| `epoch` | whole numbers from 1 (or another unit of fidelity) |
+| `score` | the metric after that epoch; empty where it was not measured |
+| `cost` | optional: cost of that epoch by itself, in any one unit |
+| `seed` | optional: which of several training runs |
+| all others | hyperparameters of the configuration; empty where inactive |
+
+Columns and rows come in any order, and curves may differ in length. Tasks and configurations are
+sorted by their names (numbers by value), and what is not in the file is missing (NaN). The seeds of
+each task and configuration, sorted, are its repeats 0, 1, ...; its cost is their mean.
+
+A run *diverges* where its score is `nan`, infinite or beyond 1e100. Its curve ends before that
+epoch, finite scores after it included, or (`diverged="worst"`) has from there on the worst score
+that the task has anywhere: a model that never sees the end may think that the run went on well.
+
+The search space is a file of ConfigSpace (`space.to_json`, `space.to_yaml`). Without one it is
+inferred (`amt.databases.spaces`), with a warning. The metric becomes scores by a transform of your
+own (`outcome=`, see `amt.outcome`) or by `Outcome.fit` of all tasks of the file, and
+`curves.outcome` is that transform: tell a tuner `curves.outcome.forward(metric)`. To leave a future
+target out of even its constants (a location, a scale), read it from a file of its own.
+
+Every bad row is named, by its number in the file: the header of a CSV file is row 1, and the first
+row of a Parquet file, which has no header, is row 1.
+"""
+
+from amt.databases.long_form.examination import Examination, examine, read_curves
+from amt.databases.long_form.findings import LIMIT, Finding
+from amt.databases.long_form.table import OPTIONAL, REQUIRED, SUFFIXES
+
+__all__ = [
+    "LIMIT",
+    "OPTIONAL",
+    "REQUIRED",
+    "SUFFIXES",
+    "Examination",
+    "Finding",
+    "examine",
+    "read_curves",
+]

@@ -1,0 +1,142 @@
+"""Places the scores of a table on the grid of all tasks, configurations and epochs."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Float as Real
+from jaxtyping import Int
+
+from amt.databases.long_form.findings import Finding, name_ranges, name_rows
+from amt.databases.spaces import text_order
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LARGEST_GRID = 2**28  # entries, 2 GiB
+_MOSTLY = 0.75  # share of the curves, from which on a metric that gets worse is noted
+
+
+class Grid(NamedTuple):
+    """A metric, and the cost of an epoch if it is known, on a grid; NaN where it is missing."""
+
+    tasks: list[str]
+    epochs: Int[np.ndarray, "epoch"]
+    metric: Real[np.ndarray, "repeat task config epoch"]
+    cost: Real[np.ndarray, "task config epoch"] | None
+
+
+def make_grid(
+    table: "pd.DataFrame", configs: Sequence[str], minimise: bool, diverged: str
+) -> tuple[Grid, list[Finding], list[Finding]]:
+    """The metric on the grid of all tasks, configurations and epochs, notes and faults.
+
+    Args:
+        table: rows without faults (`rows.check_rows`, `rows.check_duplicates`).
+        configs: name of each configuration, in the order of the grid.
+        minimise, diverged: as in `examine`.
+    """
+    tasks = sorted(table["task"].unique(), key=text_order)
+    task, config = _positions(table, "task", tasks), _positions(table, "config", configs)
+    epochs, epoch = np.unique(table["epoch"].to_numpy(), return_inverse=True)
+    repeat = _repeats(table, task * len(configs) + config)
+    repeats = int(repeat.max()) + 1
+    shape = len(tasks), len(configs), len(epochs)
+    if repeats * np.prod(shape) > _LARGEST_GRID:
+        sizes = f"{repeats} repeats, {shape[0]} tasks, {shape[1]} configurations"
+        what = f"the grid of {sizes} and {shape[2]} epochs has more than {_LARGEST_GRID} entries"
+        return Grid(tasks, epochs, np.empty((0, *shape[:2], 0)), None), [], [Finding(what)]
+    metric = np.full((repeats, *shape), np.nan)
+    metric[repeat, task, config, epoch] = table["score"]
+    cost = _mean_cost(table, (task, config, epoch), shape) if "cost" in table else None
+
+    empty = table["score"].isna().to_numpy()
+    notes = name_rows(f"{empty.sum()} rows have no score: it is missing", table, empty)
+    gone = np.logical_or.accumulate(np.isinf(metric), axis=-1)
+    after = int((gone & np.isfinite(metric)).sum())
+    metric[gone] = np.nan
+    faults = [
+        Finding(f"task {name!r} has no finite score", [name_ranges(table.index[task == t])])
+        for t, name in enumerate(tasks)
+        if np.isnan(metric[:, t]).all()
+    ]
+    if faults:
+        return Grid(tasks, epochs, metric, cost), notes, faults
+    if gone.any():
+        row = np.zeros(metric.shape, int)
+        row[repeat, task, config, epoch] = table.index
+        runs = [(*run, gone[tuple(run)].argmax()) for run in np.argwhere(gone.any(-1)).tolist()]
+        lines = [
+            f"row {row[r, t, c, e]}: task {tasks[t]!r}, configuration {configs[c]!r}, repeat {r}, "
+            f"from epoch {epochs[e]} on"
+            for r, t, c, e in runs
+        ]
+        treatment = "missing"
+        if diverged == "worst":
+            treatment = "the worst score of their task"
+            worst = np.nanmax if minimise else np.nanmin
+            for t in range(len(tasks)):
+                metric[:, t][gone[:, t]] = worst(metric[:, t])
+        what = f"{len(runs)} of {(~np.isnan(metric) | gone).any(-1).sum()} runs diverge"
+        what += f" and are {treatment} from there on"
+        what += f", {after} finite scores included" if after else ""
+        notes.append(Finding(what, lines))
+    return Grid(tasks, epochs, metric, cost), [*notes, *_notes(metric, configs, minimise)], []
+
+
+def _repeats(table: "pd.DataFrame", curve: Int[np.ndarray, "row"]) -> Int[np.ndarray, "row"]:
+    """The rank of each row's seed among those of its curve, which is a task and configuration."""
+    if "seed" not in table:
+        return np.zeros(len(table), int)
+    seeds = sorted(table["seed"].unique(), key=text_order)
+    runs, run = np.unique(
+        curve * len(seeds) + _positions(table, "seed", seeds), return_inverse=True
+    )
+    curves = runs // len(seeds)
+    return (np.arange(len(runs)) - np.searchsorted(curves, curves))[run]
+
+
+def _mean_cost(
+    table: "pd.DataFrame", place: tuple[np.ndarray, ...], shape: tuple[int, int, int]
+) -> Real[np.ndarray, "task config epoch"]:
+    """The mean over seeds of the costs that are known."""
+    known = table["cost"].notna().to_numpy()
+    place = tuple(axis[known] for axis in place)
+    total, count = np.zeros(shape), np.zeros(shape)
+    np.add.at(total, place, table["cost"].to_numpy()[known])
+    np.add.at(count, place, 1)
+    return np.where(count, total, np.nan) / np.maximum(count, 1)
+
+
+def _positions(table: "pd.DataFrame", column: str, names: Sequence[str]) -> Int[np.ndarray, "row"]:
+    """The position among the names of each row's entry in a column."""
+    import pandas as pd
+
+    return pd.Index(names).get_indexer(table[column].to_numpy())
+
+
+def _notes(
+    metric: Real[np.ndarray, "repeat task config epoch"], configs: Sequence[str], minimise: bool
+) -> list[Finding]:
+    """Notes on what is missing, and on a metric that gets worse along most curves."""
+    notes = []
+    measured = ~np.isnan(metric)
+    never = np.flatnonzero(~measured.any((0, 1, 3))).tolist()
+    if never:
+        names = [repr(configs[c]) for c in never]
+        notes.append(Finding("configurations have no score on any task", names))
+    later = np.logical_or.accumulate(measured[..., ::-1], axis=-1)[..., ::-1]
+    gaps = (later & ~measured).any(-1).sum()
+    if gaps:
+        notes.append(Finding(f"{gaps} curves lack epochs before their last, which are missing"))
+    first = np.take_along_axis(metric, measured.argmax(-1)[..., None], -1)
+    last = np.take_along_axis(
+        metric, metric.shape[-1] - 1 - measured[..., ::-1].argmax(-1)[..., None], -1
+    )
+    change = (last - first)[measured.sum(-1) > 1]
+    worse = change > 0 if minimise else change < 0
+    if worse.size and worse.mean() > _MOSTLY:
+        advice = "leave out minimise if larger" if minimise else "set minimise if smaller"
+        what = f"the metric gets worse along {worse.mean():.0%} of the curves: {advice} is better"
+        notes.append(Finding(what))
+    return notes

@@ -1,0 +1,155 @@
+"""Reads CSV and Parquet files as tables of texts, whose index are the numbers of their rows."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ConfigSpace import ConfigurationSpace, Constant
+from jaxtyping import Int
+
+from amt.databases.long_form.findings import Finding, name_ranges
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REQUIRED = ("task", "config", "epoch", "score")
+OPTIONAL = ("cost", "seed")
+SUFFIXES = (".csv", ".parquet", ".pq")
+
+
+def read_table(
+    path: Path, renamed: Mapping[str, str], ignore: Sequence[str], space: ConfigurationSpace | None
+) -> tuple["pd.DataFrame", list[Finding], list[Finding]]:
+    """A file's table of texts, each column under the name that it is meant by, faults and notes.
+
+    Args:
+        path: a file that ends in one of `SUFFIXES`.
+        renamed: what some columns are called in the file, by what they are meant by.
+        ignore: names of columns to leave out.
+        space: the search space, if it is known; columns that are not in it are left out.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path} must end in {', '.join(SUFFIXES)}")
+    table, faults = (_read_csv if suffix == ".csv" else _read_parquet)(path)
+
+    def fault(what: str, names: Iterable[str]) -> None:
+        names = [repr(name) for name in names]
+        if names:
+            faults.append(Finding(what, names))
+
+    header = [name.strip() for name in table.columns]
+    listed = ", ".join(header)
+    table.columns = header
+    fault("columns have the same name", sorted({name for name in header if header.count(name) > 1}))
+    table = table.loc[:, ~table.columns.duplicated()]
+    fault(f"no such columns; there are {listed}", {*renamed.values(), *ignore} - {*header})
+    table = table.drop(columns=ignore, errors="ignore")
+    clash = [name for name, old in renamed.items() if name in table.columns and old != name]
+    fault("columns are there by name, and others are to be called so: ignore one", clash)
+    table = table.drop(columns=clash).rename(columns={old: new for new, old in renamed.items()})
+    fault(f"columns are missing; there are {listed}", [c for c in REQUIRED if c not in table])
+    others = hyperparameter_columns(table)
+    fault("columns have no name (an index?): ignore them", [c for c in others if not c])
+    if space is not None:
+        alien = [c for c in others if c and c not in space]
+        fault("columns are not in the search space: ignore them", alien)
+        wanted = [c for c in space if not isinstance(space[c], Constant)]
+        fault("hyperparameters have no column", [c for c in wanted if c not in others])
+        table = table.drop(columns=[*alien, ""], errors="ignore")
+
+    blank = (table == "").all(axis=1).to_numpy()
+    table, left_out = table[~blank], table.index[blank]
+    if not len(table):
+        faults.append(Finding("there are no rows"))
+    notes = []
+    if len(left_out):
+        notes.append(Finding(f"{len(left_out)} blank rows are left out", [name_ranges(left_out)]))
+    return table, faults, notes
+
+
+def _read_csv(path: Path) -> tuple["pd.DataFrame", list[Finding]]:
+    """The texts of a CSV file, and a fault that names the rows of another length."""
+    pyarrow = _pyarrow()
+    refused = []
+
+    def refuse(row: Any) -> str:
+        refused.append(row)
+        return "skip"
+
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file), [])
+        table = pyarrow.csv.read_csv(
+            path,
+            read_options=pyarrow.csv.ReadOptions(
+                use_threads=False, column_names=[str(i) for i in range(len(header))], skip_rows=1
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
+                newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=refuse
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={str(i): pyarrow.string() for i in range(len(header))}
+            ),
+        )
+    except (pyarrow.ArrowException, UnicodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    wrong = [row for row in refused if row.text.strip()]
+    lines = [f"row {r.number}: {r.actual_columns} of {r.expected_columns}" for r in wrong]
+    numbers = np.arange(2, 2 + table.num_rows + len(refused))
+    numbers = np.setdiff1d(numbers, [row.number for row in refused])
+    faults = [Finding("rows have another number of cells than the header", lines)] if wrong else []
+    return _texts(table, header, numbers), faults
+
+
+def _read_parquet(path: Path) -> tuple["pd.DataFrame", list[Finding]]:
+    """The texts of a Parquet file, and faults that name the columns of another type."""
+    pyarrow = _pyarrow()
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is not a Parquet file: {error}") from error
+    columns, faults = [], []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        try:
+            columns.append(column.cast(pyarrow.string()))
+        except pyarrow.ArrowException:
+            faults.append(Finding(f"column {name!r} holds {column.type}, no numbers or texts"))
+            columns.append(pyarrow.array(["?"] * table.num_rows))
+    names, texts = table.column_names, pyarrow.table(columns, [str(i) for i in range(len(columns))])
+    return _texts(texts, names, np.arange(1, table.num_rows + 1)), faults
+
+
+def _texts(table: Any, names: Sequence[str], rows: Int[np.ndarray, "row"]) -> "pd.DataFrame":
+    """The table of a pyarrow table's texts, stripped, empty where there are none."""
+    import pandas as pd
+
+    columns = {
+        i: table[i].to_pandas().fillna("").astype("str").str.strip() for i in range(len(names))
+    }
+    frame = pd.DataFrame(columns).set_axis(list(names), axis=1)
+    return frame.set_axis(rows, axis=0)
+
+
+def hyperparameter_columns(table: "pd.DataFrame") -> list[str]:
+    """Names of the columns that hold hyperparameters: all that are not of another meaning."""
+    return [c for c in table.columns if c not in REQUIRED + OPTIONAL]
+
+
+def _pyarrow() -> ModuleType:
+    """The package pyarrow, which an extra installs."""
+    try:
+        import pandas  # noqa: F401
+        import pyarrow
+        import pyarrow.csv
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(
+            "files of learning curves need pandas and pyarrow: `pip install amt[experiments]`"
+        ) from error
+    return pyarrow

@@ -1,0 +1,62 @@
+"""Optuna's distributions as search spaces, and back."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from ConfigSpace import ConfigurationSpace
+from ConfigSpace.hyperparameters import (
+    CategoricalHyperparameter,
+    Constant,
+    IntegerHyperparameter,
+    OrdinalHyperparameter,
+    UniformFloatHyperparameter,
+    UniformIntegerHyperparameter,
+)
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+
+def space_of_distributions(distributions: Mapping[str, BaseDistribution]) -> ConfigurationSpace:
+    """Optuna's distributions as a search space; those of a single value are left out.
+
+    ConfigSpace has no step: it is kept in the hyperparameter's `meta`.
+    """
+    space = ConfigurationSpace()
+    for name, distribution in distributions.items():
+        if distribution.single():
+            continue
+        if isinstance(distribution, CategoricalDistribution):
+            space.add(CategoricalHyperparameter(name, distribution.choices))
+            continue
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        integer = isinstance(distribution, IntDistribution)
+        make = UniformIntegerHyperparameter if integer else UniformFloatHyperparameter
+        meta: Mapping[Hashable, Any] = {"step": distribution.step}
+        low, high, log = distribution.low, distribution.high, distribution.log
+        space.add(make(name, low, high, log=log, meta=meta))
+    return space
+
+
+def distributions_of_space(space: ConfigurationSpace) -> dict[str, BaseDistribution]:
+    """A search space as Optuna's distributions, constants left out; ordinals are categorical."""
+    distributions: dict[str, BaseDistribution] = {}
+    h: Any
+    for h in space.values():
+        step = (h.meta or {}).get("step")
+        match h:
+            case Constant():
+                continue
+            case OrdinalHyperparameter():
+                distribution = CategoricalDistribution(h.sequence)
+            case CategoricalHyperparameter():
+                distribution = CategoricalDistribution(h.choices)
+            case IntegerHyperparameter():
+                distribution = IntDistribution(h.lower, h.upper, h.log, step or 1)
+            case _:
+                distribution = FloatDistribution(h.lower, h.upper, h.log, step)
+        distributions[h.name] = distribution
+    return distributions

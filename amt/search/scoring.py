@@ -1,0 +1,185 @@
+"""Acquisition values of configurations by their features, with arrays of few shapes.
+
+A function is compiled anew for every shape. So that a search needs few of them, observations and
+configurations are padded: to the room that there is from the start, then to powers of 2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from amt.gp.grid import CurveGrid
+from amt.gp.mixture import Mixture
+from amt.gp.observations import Observations, TargetPosterior
+from amt.gp.posterior import AbstractSourcePosterior
+from amt.search.acquisition import Acquisition
+from amt.search.rule import acquisition_values
+
+SMALLEST_ROOM = 16  # that an array without room from the start has for its first entry
+
+
+class Room(NamedTuple):
+    """The number of entries that padded arrays have room for from the start.
+
+    Attributes:
+        added: configurations off the grid that can have observations.
+        fresh: other candidates.
+        observed: observations.
+        pending: evaluations under way.
+    """
+
+    added: int
+    fresh: int
+    observed: int = 64
+    pending: int = 0
+
+
+class Progress(NamedTuple):
+    """The state of a search on a target.
+
+    Attributes:
+        added: features of the configurations that count behind those of the grid.
+        observed: (configuration, epoch, score), the first two by position.
+        pending: (configuration, epoch) of the evaluations under way.
+    """
+
+    added: Float[np.ndarray, "added feature"]
+    observed: Sequence[tuple[int, int, float]]
+    pending: Sequence[tuple[int, int]] = ()
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """The posterior and the acquisition values of a search, which arrays of a few shapes give.
+
+    Attributes:
+        source: conditioned on the sources.
+        grid: their curves.
+        acquisition: see `amt.search.acquisition`.
+        room: of the arrays.
+    """
+
+    source: AbstractSourcePosterior | Mixture
+    grid: CurveGrid
+    acquisition: Acquisition
+    room: Room
+
+    def posterior(self, progress: Progress) -> TargetPosterior:
+        """The posterior of the grid's configurations and those added, given what was observed.
+
+        Raises:
+            FloatingPointError: it is not finite.
+        """
+        added = self._features(progress.added, self.room.added)
+        posterior = condition(self.source, added, self._observations(progress))
+        require_finite(jnp.isfinite(posterior.variance).all())
+        rows = slice(len(self.grid.features) + len(progress.added))
+        mean, variance = posterior.mean[..., rows, :], posterior.variance[..., rows, :]
+        return TargetPosterior(mean, variance, posterior.log_weights)
+
+    def values(
+        self,
+        progress: Progress,
+        fresh: Float[np.ndarray, "fresh feature"],
+        remaining: Bool[np.ndarray, "row epoch"],
+    ) -> Float[np.ndarray, "row"]:
+        """The acquisition value of every configuration: the grid's, those added, the fresh ones.
+
+        Evaluations under way count as in `AbstractSourcePosterior.condition`.
+
+        Args:
+            fresh: features of candidates that are not known yet.
+            remaining: the epochs of each configuration that can be trained.
+
+        Raises:
+            FloatingPointError: the posterior is not finite.
+        """
+        room, size = self.room, len(self.grid.features)
+        added = self._features(progress.added, room.added)
+        candidates = self._features(fresh, room.fresh)
+        under_way = [(*at, 0.0) for at in progress.pending]
+        first = size + len(added)
+        rows = np.r_[: size + len(progress.added), first : first + len(fresh)]
+        of_rows = np.zeros((first + len(candidates), remaining.shape[1]), bool)
+        of_rows[rows] = remaining
+        values, finite = candidate_values(
+            self.source,
+            added,
+            candidates,
+            self._observations(progress),
+            Observations.of(under_way, padded_size(len(under_way), room.pending), self._dtype),
+            of_rows,
+            self.acquisition,
+        )
+        require_finite(finite)
+        return np.asarray(values)[rows]
+
+    @property
+    def _dtype(self) -> jnp.dtype:
+        return self.grid.scores.dtype
+
+    def _features(
+        self, features: Float[np.ndarray, "row feature"], least: int
+    ) -> Float[Array, "padded feature"]:
+        """Features padded by those of the first configuration."""
+        missing = padded_size(len(features), least) - len(features)
+        rows = jnp.asarray(features, self._dtype)
+        return jnp.concatenate([rows, jnp.repeat(self.grid.features[:1], missing, 0)])
+
+    def _observations(self, progress: Progress) -> Observations:
+        size = padded_size(len(progress.observed), self.room.observed)
+        return Observations.of(progress.observed, size, self._dtype)
+
+
+@eqx.filter_jit
+def condition(
+    source: AbstractSourcePosterior | Mixture,
+    added: Float[Array, "added feature"],
+    observations: Observations,
+) -> TargetPosterior:
+    """The target's posterior at the grid's configurations and those added."""
+    return source.condition(observations, added)
+
+
+@eqx.filter_jit
+def candidate_values(
+    source: AbstractSourcePosterior | Mixture,
+    added: Float[Array, "added feature"],
+    candidates: Float[Array, "candidate feature"],
+    observations: Observations,
+    pending: Observations,
+    remaining: Bool[np.ndarray, "row epoch"],
+    acquisition: Acquisition,
+) -> tuple[Float[Array, "row"], Bool[Array, ""]]:
+    """Acquisition values of grid, added and candidates, and whether the posterior is finite."""
+    off_grid = jnp.concatenate([added, candidates])
+    posterior = source.condition(observations, off_grid, pending, observable=len(added))
+    values = acquisition_values(posterior, observations, jnp.asarray(remaining), acquisition)
+    return values, jnp.isfinite(posterior.variance).all()
+
+
+def padded_size(count: int, least: int) -> int:
+    """The first of `least` and then of 16, 32, ... or twice `least`, ... with room for `count`."""
+    if count > least:
+        least = max(least, SMALLEST_ROOM)
+        while least < count:
+            least *= 2
+    return least
+
+
+def require_finite(finite: Bool[Array, ""]) -> None:
+    """Raise an error unless the posterior is finite.
+
+    Raises:
+        FloatingPointError: it is not.
+    """
+    if not finite:
+        raise FloatingPointError(
+            "the posterior is not finite: the task kernel and the target are not positive "
+            "semi-definite together; use psd='project'"
+        )

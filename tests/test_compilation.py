@@ -1,0 +1,107 @@
+"""The cache of compiled programs: what one process leaves there, the next one reads."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from amt.compilation import MIN_COMPILE_SECONDS, use_compilation_cache
+
+FOLDER, SECONDS = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+PROGRAM = """
+import json
+import jax, jax.numpy as jnp
+import amt
+from amt.compilation import use_compilation_cache
+
+assert jax.config.jax_compilation_cache_dir is None, "importing amt sets nothing"
+hits = []
+jax.monitoring.register_event_listener(
+    lambda event, **_: hits.append(event) if event.endswith("/cache_hits") else None
+)
+use_compilation_cache()
+value = jax.jit(lambda x: jnp.linalg.eigh(x @ x.T)[0])(jnp.arange(9.0).reshape(3, 3)).sum()
+print(json.dumps([len(hits), float(value)]))
+"""
+
+
+def start(home: Path, cache: Path | str) -> subprocess.Popen[str]:
+    """A process that compiles a program, with `$AMT_CACHE_DIR` and nothing else of caches set."""
+    environment = {name: value for name, value in os.environ.items() if "CACHE" not in name}
+    environment |= {
+        "AMT_CACHE_DIR": str(cache),
+        "XDG_CACHE_HOME": str(home),
+        SECONDS.upper(): "0",
+    }
+    command, pipe = [sys.executable, "-c", PROGRAM], subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> list:
+    printed, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    return json.loads(printed)
+
+
+def test_the_next_process_reads_what_one_has_compiled_unless_the_cache_is_off(tmp_path):
+    home, cache = tmp_path / "home", tmp_path / "cache"
+    off, cold = start(home, ""), start(home, cache)
+    (none, expected), (hits, value) = finish(off), finish(cold)
+    assert none == hits == 0
+    assert not home.exists()
+    programs = {path.name for path in cache.glob("jit_*-cache")}
+    assert len(programs) > 1
+    warm_hits, again = finish(start(home, cache))
+    assert warm_hits == len(programs)
+    assert {path.name for path in cache.glob("jit_*-cache")} == programs
+    assert value == again == expected
+
+
+@pytest.fixture
+def nothing_set(monkeypatch, tmp_path):
+    """JAX and the environment as they are where nobody has set a cache."""
+    before = {name: getattr(jax.config, name) for name in (FOLDER, SECONDS)}
+    for name in ("AMT_CACHE_DIR", SECONDS.upper()):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jax.config.update(FOLDER, None)
+    jax.config.update(SECONDS, 1.0)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the folder is Linux's")
+def test_it_is_in_the_users_cache_directory(nothing_set, tmp_path):
+    assert use_compilation_cache() == tmp_path / "amt/jax"
+    assert getattr(jax.config, FOLDER) == str(tmp_path / "amt/jax")
+    assert getattr(jax.config, SECONDS) == MIN_COMPILE_SECONDS
+    assert use_compilation_cache() == tmp_path / "amt/jax"
+
+
+def test_it_is_where_the_environment_says(nothing_set, monkeypatch, tmp_path):
+    monkeypatch.setenv("AMT_CACHE_DIR", str(tmp_path / "here"))
+    monkeypatch.setenv(SECONDS.upper(), "1")
+    assert use_compilation_cache() == tmp_path / "here"
+    assert getattr(jax.config, FOLDER) == str(tmp_path / "here")
+    assert getattr(jax.config, SECONDS) == 1.0
+
+
+def test_an_empty_value_turns_it_off(nothing_set, monkeypatch):
+    monkeypatch.setenv("AMT_CACHE_DIR", "")
+    assert use_compilation_cache() is None
+    assert getattr(jax.config, FOLDER) is None
+    assert getattr(jax.config, SECONDS) == 1.0
+
+
+@pytest.mark.parametrize("users", ["users", ""])
+def test_what_the_user_has_set_in_jax_stays(nothing_set, monkeypatch, users):
+    monkeypatch.setenv("AMT_CACHE_DIR", "other")
+    jax.config.update(FOLDER, users)
+    assert use_compilation_cache() == (Path(users) if users else None)
+    assert getattr(jax.config, FOLDER) == users
+    assert getattr(jax.config, SECONDS) == 1.0
