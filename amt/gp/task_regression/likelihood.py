@@ -2,8 +2,8 @@ r"""The likelihood of every task given all others, from one Gram matrix.
 
 In the model of `amt.gp.task_regression.model` the residual of task s from its prior mean is, like
 that mean, a combination \(k_s\) of a few features: the rows F of a stack of a constant, functions
-of the epoch and the curves \(Z_t\) of all tasks, each a (config, epoch) grid. With the covariance of
-everything that other tasks do not show,
+of the epoch and the curves \(Z_t\) of all tasks, each a (config, epoch) grid. With the
+covariance of everything that other tasks do not show,
 
 \[ S_0 = K_C \otimes K_E + I \otimes B, \]
 
