@@ -71,7 +71,7 @@ LARGE = {"tolerance": 0.5, "rank": 10, "probes": 4, "lanczos": 32, "samples": SA
 
 
 class Point(NamedTuple):
-    """A contender's result: steps of its optimiser, seconds until then, seconds of prediction, and the
+    """A contender's result: steps of its optimiser, seconds until then, of prediction, and the
     prediction of final scores, noise included, of shape (task, config).
     """
 

@@ -32,7 +32,7 @@ def make_space() -> ConfigurationSpace:
 
 
 def make_rows() -> pd.DataFrame:
-    """Rows of every task, configuration and epoch, in that order: row r of the frame is row r + 2."""
+    """Rows of tasks, configurations and epochs, in that order: row r of the frame is row r + 2."""
     random = np.random.default_rng(0)
     sgd = np.arange(CONFIGS) % 2 == 0
     configs = pd.DataFrame(
