@@ -71,7 +71,7 @@ LARGE = {"tolerance": 0.5, "rank": 10, "probes": 4, "lanczos": 32, "samples": SA
 
 
 class Point(NamedTuple):
-    """Of a contender: steps of its optimiser, seconds until then, seconds of prediction, and the
+    """A contender's result: steps of its optimiser, seconds until then, of prediction, and the
     prediction of final scores, noise included, of shape (task, config).
     """
 
@@ -116,7 +116,7 @@ def held_out(length: np.ndarray, epochs: int) -> dict[str, np.ndarray]:
 
 
 def score(point: Point, final: np.ndarray, held_out: np.ndarray) -> Score:
-    """Of the final scores where `held_out` says so."""
+    """Score predictions of the final scores where `held_out` says so."""
     error = (final - point.mean)[held_out]
     variance = point.variance[held_out]
     lpd = -np.mean(np.log(2 * np.pi * variance) + np.square(error) / variance) / 2

@@ -56,7 +56,7 @@ KINDS = ("epochs", "configs")
 
 @dataclass
 class Point:
-    """Of a trace: how far, seconds of fitting, bound or likelihood per observation, LPD by kind."""
+    """A point of a trace: steps, seconds of fitting, likelihood per observation, LPD by kind."""
 
     done: int
     seconds: float

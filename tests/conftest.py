@@ -2,8 +2,9 @@
 """Shared by all tests: float64, how programs are compiled, and the real databases at hand.
 
 Compiling is most of the time of the tests. Programs are compiled without most of XLA's
-optimisations, and kept in `.pytest_cache/jax` for the next run, by all workers and by the processes
-that tests start.
+optimisations. The experiments that tests start as processes of their own keep theirs in
+`.pytest_cache/jax` for the next run. The tests' own process does not: jaxlib 0.10.2 once crashed
+(SIGSEGV) when it wrote one of thousands of programs.
 """
 
 import os
@@ -11,8 +12,7 @@ from pathlib import Path
 
 # JAX reads these when it is imported, below.
 PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "jax"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ.setdefault("AMT_CACHE_DIR", str(PROGRAMS))
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # Small factorisations gain nothing from OpenBLAS's threads, which spin when cores are taken. It

@@ -1,4 +1,4 @@
-"""What is held out of incomplete curves, how it is scored, and the dense model beside."""
+"""The scores held out of incomplete curves, how it is scored, and the dense model beside."""
 
 import importlib.util
 import math

@@ -1,4 +1,4 @@
-r"""How good a recommended configuration is, by the target's own learning curves.
+r"""Quality of a recommended configuration, by the target's own learning curves.
 
 The value of a configuration is its largest score over all epochs, \(v_c = \max_e y[c, e]\), so
 that a tuner is not punished for a curve that later falls (early stopping keeps the best epoch).

@@ -62,5 +62,5 @@ def label_of(method: str) -> str:
 
 
 def shown_budgets(queries: Collection[int], budgets: Sequence[int] = BUDGETS) -> list[int]:
-    """Those of the budgets that there are, else the largest there is: what tables show."""
+    """Select the budgets that results have, for tables; the largest query if there is none."""
     return [budget for budget in budgets if budget in queries] or [max(queries)]

@@ -236,7 +236,7 @@ class SparseGP(eqx.Module):
         return -(log_det + squares + spread) / 2 - self.divergence()
 
     def with_optimal(self, grid: CurveGrid) -> "SparseGP":
-        """With the q that has the largest ELBO for the parameters as they are."""
+        """Replace q by the one that has the largest ELBO for the parameters as they are."""
         task_noise, epoch_noise = self.model.noise.factors(len(grid.scores), grid.epochs)
         kt, kc, ke = self.cross(grid)
         others = (kc[:, :, None] * (ke / jnp.sqrt(epoch_noise))[:, None, :]).reshape(len(kc), -1)
@@ -277,7 +277,7 @@ class SparseGP(eqx.Module):
 
 
 class InducingPosterior(AbstractSourcePosterior):
-    r"""What q says of any target: everything that does not depend on its observations.
+    r"""Posterior of the source curves under q, for any target.
 
     The covariances of the target with the inducing points,
     \(k_*(t_z)\, k_C(c, c_z)\, k_E(e, e_z)\), are linear in its covariances \(k_*\) with the

@@ -1,4 +1,4 @@
-r"""What source curves say of any target task, and of themselves.
+r"""Posteriors of source curves: predictions of any target task, and of the sources themselves.
 
 Given all source scores, the f of a target with covariances \(k_*\) with the sources is a Gaussian
 process whose covariance between the configurations and epochs (x, e) and (x', e') is
@@ -69,7 +69,7 @@ class TargetPrior(NamedTuple):
 
 
 class AbstractSourcePosterior(eqx.Module):
-    """Everything that source curves say of a target, before its observations.
+    """The posterior of source curves, which predicts any target and the sources themselves.
 
     Attributes:
         sources: the source curves and their covariance.
@@ -245,7 +245,7 @@ def less_explained(
     functions: Float[Array, "epoch rank"],
     explained: tuple[Float[Array, "obs row rank"], Float[Array, "row rank rank"]],
 ) -> tuple[Float[Array, "row epoch"], Float[Array, "obs row rank"]]:
-    r"""`TargetPrior.variance` and `TargetPrior.cross` from what the sources explain.
+    r"""Compute `TargetPrior.variance` and `TargetPrior.cross` from what the sources explain.
 
     Args:
         variance: s of the module docstring.

@@ -56,7 +56,7 @@ def _svgp(
     passes: int | None = None,
     learning_rate: float | None = None,
 ) -> SparseFit:
-    """`fit_svgp` from the first start; what is not None takes the place of the preset's."""
+    """Run `fit_svgp` from the first start; what is not None takes the place of the preset's."""
     changes: dict[str, Any] = {
         "num_inducing": num_inducing,
         "batch_size": batch_size,
@@ -84,7 +84,7 @@ def _nuts(
     max_tree_depth: int = 8,
     kept: int = 16,
 ) -> Draws:
-    """`sample_nuts` from the mode that `fit_map` finds; the posterior is of `kept` of the draws."""
+    """Run `sample_nuts` from the mode that `fit_map` finds, and keep `kept` of the draws."""
     fit = fit_map(starts, grid, optimizer=optimizer, steps=steps, learning_rate=learning_rate)
     posterior = sample_nuts(
         fit.model,
@@ -112,7 +112,7 @@ def _svi(
     learning_rate: float = 0.01,
     kept: int = 16,
 ) -> Draws:
-    """`fit_svi` (mean field) around the mode that `fit_map` finds, and `kept` draws from it."""
+    """Run `fit_svi` (mean field) around the mode that `fit_map` finds, and `kept` draws from it."""
     fit = fit_map(
         starts, grid, optimizer=optimizer, steps=map_steps, learning_rate=map_learning_rate
     )

@@ -35,7 +35,7 @@ from amt.parameters import unconstrain
 
 @dataclass(frozen=True, kw_only=True)
 class SVGPSettings:
-    """How the ELBO is maximised.
+    """Settings of the maximisation of the ELBO.
 
     The learning rate rises linearly over the first share `warmup` of all passes, and then falls
     linearly to 0; it changes after a pass. A pass takes all observations in batches, in a new
@@ -156,7 +156,7 @@ class SparseFit(NamedTuple):
         return {"elbo": float(self.elbo[-len(self.elbo) // 10 :].mean())}
 
     def posterior(self, grid: CurveGrid, rank: int | None = None) -> InducingPosterior:
-        """What the sources say of any target; `rank` as in `amt.gp.posterior`."""
+        """Condition on the source curves, for any target; `rank` as in `amt.gp.posterior`."""
         return InducingPosterior.of(self.gp, grid, rank)
 
 

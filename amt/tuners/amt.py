@@ -99,7 +99,7 @@ class Settings:
         acquisition: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> "Settings":
-        """From those of `experiments/conf/at2.yaml`, where options stand beside the names."""
+        """Read the settings of `experiments/conf/at2.yaml`, where options stand beside names."""
         chosen: dict[str, Any] = {**others, **(kernel or {})}
         if inference is not None:
             options = dict(inference)

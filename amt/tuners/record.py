@@ -195,7 +195,7 @@ class Record:
     extra: str | None = None
 
     def chosen(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of an experiment's settings that the tuner depends on."""
+        """Select the settings of an experiment that the tuner depends on."""
         return {name: values[name] for name in self.settings if name in values}
 
     def missing(self) -> str | None:

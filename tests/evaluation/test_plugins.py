@@ -1,4 +1,4 @@
-"""What a user adds in a file of its own runs beside the rest, and no other file is touched."""
+"""A user's addition in a file of its own runs beside the rest, and no other file is touched."""
 
 import subprocess
 import sys

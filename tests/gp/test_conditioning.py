@@ -31,7 +31,7 @@ def test_a_regression_on_sources_whose_covariances_stay_is_the_target_s_own():
 
 
 def test_a_task_kernel_that_moves_the_sources_stays_consistent():
-    """Of sources whose covariances change with the target, the posterior keeps its own."""
+    """With sources whose covariances change with the target, the posterior keeps its own."""
     rng = np.random.default_rng(5)
     sources, new = (jnp.asarray(random_gram(rng, n)) for n in (3, 4))
     row, scale, _ = Regression.of(sources, new)

@@ -1,4 +1,4 @@
-"""What every source posterior says of a target and of the sources, against dense algebra."""
+"""Every source posterior's predictions of a target and of the sources, against dense algebra."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""How a Gaussian process on learning curves is solved: what every solver offers."""
+"""The interface of solvers of a Gaussian process on learning curves."""
 
 from abc import abstractmethod
 from typing import NamedTuple
@@ -39,7 +39,7 @@ class AbstractSolver(eqx.Module):
 
     @abstractmethod
     def posterior(self, sources: Sources, rank: int | None = None) -> AbstractSourcePosterior:
-        """What the sources say of any target.
+        """Condition on the source curves, for any target.
 
         Args:
             rank: eigenvalues of the fidelity's Gram matrix that are carried; None for as many as

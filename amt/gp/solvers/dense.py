@@ -49,7 +49,7 @@ class Dense(AbstractSolver):
         return Solution(value, means, jnp.asarray(True))
 
     def posterior(self, sources: Sources, rank: int | None = None) -> "DensePosterior":
-        """What the sources say of any target; all eigenvalues are carried, whatever the rank."""
+        """Condition on the source curves, for any target; all eigenvalues are carried."""
         factors, scores = sources.factors, sources.scores
         factor = self._factor(factors, scores)
         means = _means(factor, scores)

@@ -250,7 +250,7 @@ class Latent(NamedTuple):
         return Weights(function, jnp.einsum("rtce,te->rt", scores, self.curve))
 
     def solve(self, right: Weights, free: Float[Array, "row 1"], settings: Settings) -> CGResult:
-        """Of A-tilde and the means; in rows that are not `free` (0, not 1) the means are 0."""
+        """Solve the system; in rows that are not `free` (0, not 1) the means are 0."""
 
         def product(weights: Weights) -> Weights:
             function, mean = self.transposed(self.scores(weights))
@@ -333,7 +333,7 @@ class _Solved(NamedTuple):
 def profile_log_likelihood(
     whitened: Whitened, mask: Bool[Array, "task config epoch"], settings: Settings
 ) -> tuple[Float[Array, ""], Float[Array, "task"], Bool[Array, ""]]:
-    """`amt.gp.solvers.kronecker.profile_log_likelihood` of the scores where `mask` says so.
+    """Estimate the log likelihood of the scores in `mask` at the best task means.
 
     The log-determinant and its gradient are unbiased estimates (but for what Lanczos quadrature
     and the tolerance leave), the same at every call. Each task needs a score.
@@ -390,7 +390,7 @@ class Iterative(AbstractSolver):
         return Solution(value - noise, means * jnp.sqrt(factors.task_noise), converged)
 
     def posterior(self, sources: Sources, rank: int | None = None) -> "IterativePosterior":
-        """What the sources say of any target.
+        """Condition on the source curves, for any target.
 
         The sources' means and what is linear in the scores are solved for to a hundredth of the
         tolerance.

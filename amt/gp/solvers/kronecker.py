@@ -68,7 +68,7 @@ class Kronecker(AbstractSolver):
         rank: int | None = None,
         means: Float[Array, "task"] | None = None,
     ) -> "KroneckerPosterior":
-        """What the sources say of any target.
+        """Condition on the source curves, for any target.
 
         Args:
             rank: eigenvalues of the fidelity's Gram matrix that are carried; None for all.

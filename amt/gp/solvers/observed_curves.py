@@ -202,7 +202,7 @@ class _Solved(NamedTuple):
     def inverses(
         self,
     ) -> tuple[Float[Array, "rank whole whole"], Float[Array, "part rank part rank"]]:
-        r"""Of \(B_k\); and of the Schur complement, times \(R \Lambda^{-1/2}\) from the left."""
+        r"""Inverses of \(B_k\), and of the Schur complement times \(R \Lambda^{-1/2}\)."""
         curves, rank, _ = self.reduced.shape
         identity = jnp.eye(self.whole_factor.shape[1], dtype=self.factor.dtype)
         of_whole = jax.vmap(lambda factor: solve_cholesky(factor, identity))(self.whole_factor)
@@ -225,7 +225,7 @@ def _solve_transposed(factor, right):
 def profile_log_likelihood(
     curves: _Curves, rank: int, whole: int
 ) -> tuple[Float[Array, ""], Float[Array, "task"]]:
-    """`amt.gp.solvers.kronecker.profile_log_likelihood` of the scores that there are.
+    """Log likelihood of the scores of the observed curves at the best task means.
 
     Args:
         curves: in units of the noise; each task needs a score.

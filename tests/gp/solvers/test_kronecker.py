@@ -39,7 +39,7 @@ def with_gradients(function, arguments=(0, 1)):
 
 
 def residual_density(factors, scores):
-    """Of scores whose mean is 0."""
+    """Log likelihood of scores whose mean is 0."""
     whitened, half_log_det = factors.whiten(scores)
     density = log_likelihood(whitened.grams, whitened.scores)
     return density - half_log_det, None
@@ -138,7 +138,7 @@ def test_solves_for_the_likelihood_and_the_means(seed):
 
 @given(SEEDS)
 def test_posterior_at_given_means_equals_dense_algebra(seed):
-    """Those of a draw, which are not at their generalized-least-squares value."""
+    """Means of a draw, which are not at their generalized-least-squares value."""
     sources = random_sources(seed)
     means = jnp.asarray(np.random.default_rng(seed).normal(size=SHAPE[0]))
     posterior = at_means(sources, means)
