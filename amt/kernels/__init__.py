@@ -23,7 +23,7 @@ from tinygp.kernels import Kernel
 
 from amt.curves import LearningCurves
 from amt.kernels.config import AdditiveTree, ConfigNet, DeepPolynomial, DeepRBF, Matern
-from amt.kernels.fidelity import AT2Fidelity, Course, Fabolas, FidelityKernel, FreezeThaw, LogMatern
+from amt.kernels.fidelity import AT2Fidelity, Fabolas, FidelityKernel, FreezeThaw, LogMatern
 from amt.kernels.task import ICM, AT2Task, TargetObservations, TaskKernel, task_distances
 from amt.kernels.task.latent import LatentTask
 from amt.kernels.task.psd import project_psd
@@ -44,7 +44,6 @@ KERNELS: dict[str, dict[str, type[Kernel]]] = {
         "freeze_thaw": FreezeThaw,
         "fabolas": Fabolas,
         "matern": LogMatern,
-        "course": Course,
     },
 }
 

@@ -36,9 +36,9 @@ from tinygp.kernels import Kernel
 from amt.curves import LearningCurves
 from amt.gp.grid import CurveGrid
 from amt.gp.noise import SeparableNoise
+from amt.gp.task_regression.course import Course
 from amt.gp.task_regression.likelihood import Residual, feature_gram, leave_one_out
 from amt.kernels import make_kernel
-from amt.kernels.fidelity import Course
 from amt.linalg import cholesky, eigh
 from amt.parameters import parameter
 from amt.precision import require_dtype
@@ -113,11 +113,15 @@ class TaskRegression(eqx.Module):
         key: PRNGKeyArray,
         *,
         config: str = "matern",
-        fidelity: str = "course",
+        fidelity: str | None = None,
         functions: int = 6,
         dtype: DTypeLike = jnp.float64,
     ) -> "TaskRegression":
-        """A starting point for learning from `sources`; kernels by their names in `KERNELS`."""
+        """A starting point for learning from `sources`; kernels by their names in `KERNELS`.
+
+        Args:
+            fidelity: of h; by default a `Course`.
+        """
         dtype = require_dtype(dtype)
         keys = jax.random.split(key, 4)
 
@@ -126,7 +130,9 @@ class TaskRegression(eqx.Module):
 
         return cls(
             config=make_kernel("config", config, sources, keys[0], dtype),
-            fidelity=make_kernel("fidelity", fidelity, sources, keys[1], dtype),
+            fidelity=Course.init(keys[1], dtype)
+            if fidelity is None
+            else make_kernel("fidelity", fidelity, sources, keys[1], dtype),
             trend=Course.init(keys[2], dtype),
             own=Course.init(keys[3], dtype),
             noise=SeparableNoise(jnp.full((1,), jnp.exp(-4.0), dtype), jnp.ones((), dtype)),

@@ -56,7 +56,7 @@ def both(model: TaskRegression, grid: CurveGrid):
         values = dense(constrain(free), grid)
         return weight @ values, values
 
-    return (jax.value_and_grad(f, has_aux=True)(free) for f in (fast, slow))
+    return tuple(jax.value_and_grad(f, has_aux=True)(free) for f in (fast, slow))
 
 
 def changed(model: TaskRegression, seed: int) -> TaskRegression:
