@@ -139,7 +139,7 @@ def test_nothing_to_fit(values):
 
 
 class Logit(Outcome):
-    """Of an accuracy."""
+    """Log odds of an accuracy."""
 
     sign: float = 1.0
 

@@ -160,6 +160,7 @@ class SparseGP(eqx.Module):
 
     def project(
         self,
+        prior_root: Float[Array, "point point"],
         config: Float[Array, "point row"],
         epoch: Float[Array, "point rank"],
         num_tasks: int,
@@ -167,15 +168,15 @@ class SparseGP(eqx.Module):
         r"""The parts of \(a\) and \(S^{1/2 \top} a\) that each source contributes.
 
         Args:
+            prior_root: L of the module docstring, which every caller needs once.
             config, epoch: covariances of the inducing points with configurations and with
                 functions of the epoch.
         """
-        root = self.prior_root()
         basis = (config[:, :, None] * epoch[:, None, :]).reshape(len(config), -1)
         of_task = self.inducing.task == jnp.arange(num_tasks)[:, None]
 
         def of_one(mine):
-            explained: Array = solve_lower(root, jnp.where(mine[:, None], basis, 0))
+            explained: Array = solve_lower(prior_root, jnp.where(mine[:, None], basis, 0))
             return explained, jnp.tril(self.root).T @ explained
 
         parts = jax.lax.map(of_one, of_task)
@@ -184,6 +185,7 @@ class SparseGP(eqx.Module):
 
     def response(
         self,
+        prior_root: Float[Array, "point point"],
         config: Float[Array, "point row"],
         epoch: Float[Array, "point epoch"],
         num_tasks: int,
@@ -191,9 +193,10 @@ class SparseGP(eqx.Module):
         """The prediction of a target per unit of its covariance with each source.
 
         Args:
+            prior_root: as in `project`.
             config, epoch: covariances of the inducing points with configurations and epochs.
         """
-        weights = solve_lower(self.prior_root(), self.center[:, None], True)[:, 0]
+        weights = solve_lower(prior_root, self.center[:, None], True)[:, 0]
         of_task = self.inducing.task == jnp.arange(num_tasks)[:, None]
         return jnp.einsum("tz,zc,ze->tce", of_task * weights, config, epoch)
 
@@ -286,11 +289,13 @@ class InducingPosterior(AbstractSourcePosterior):
 
     Attributes:
         gp: q and the kernels; None where nothing off the grid is asked for.
+        prior_root: L of the module docstring; None as `gp` is.
         grid_explained, grid_kept: for functions on the grid in the basis of the fidelity's vectors.
         grid_response: `response` of the grid's configurations.
     """
 
     gp: SparseGP | None
+    prior_root: Float[Array, "point point"] | None
     grid_explained: Float[Array, "task point config rank"]
     grid_kept: Float[Array, "task point config rank"]
     grid_response: Float[Array, "task config epoch"]
@@ -302,19 +307,21 @@ class InducingPosterior(AbstractSourcePosterior):
         scale = jnp.sqrt(sources.factors.epoch_noise)
         fidelity = Eigen.of(sources.factors.grams.fidelity).largest(rank)
         _, kc, ke = gp.cross(grid)
-        explained, kept = gp.project(kc, ke @ fidelity.vectors, len(grid.scores))
+        prior_root, tasks = gp.prior_root(), len(grid.scores)
+        explained, kept = gp.project(prior_root, kc, ke @ fidelity.vectors, tasks)
         return cls(
             sources=sources,
             fidelity=Eigen(fidelity.values, fidelity.vectors / scale[:, None]),
             source_mean=gp.mean,
             gp=gp,
+            prior_root=prior_root,
             grid_explained=explained,
             grid_kept=kept,
-            grid_response=gp.response(kc, ke, len(grid.scores)),
+            grid_response=gp.response(prior_root, kc, ke, tasks),
         )
 
     def on_grid(self) -> "InducingPosterior":
-        return eqx.tree_at(lambda p: p.gp, super().on_grid(), None)
+        return eqx.tree_at(lambda p: (p.gp, p.prior_root), super().on_grid(), (None, None))
 
     def curves(
         self,
@@ -332,8 +339,8 @@ class InducingPosterior(AbstractSourcePosterior):
     def response(self, rows: Rows) -> Float[Array, "task row epoch"]:
         if rows.extra is None:
             return self.grid_response
-        kc, ke, gp = self._extra(rows.extra)
-        extra = gp.response(kc, ke, len(self.grid_response))
+        gp, root, kc, ke = self._extra(rows.extra)
+        extra = gp.response(root, kc, ke, len(self.grid_response))
         return jnp.concatenate([self.grid_response, extra], 1)
 
     def prior(
@@ -343,8 +350,8 @@ class InducingPosterior(AbstractSourcePosterior):
         grid, basis = (self.grid_explained, self.grid_kept), self.basis
         explained, kept = (jnp.tensordot(similarity, part, 1) for part in grid)
         if rows.extra is not None:
-            kc, ke, gp = self._extra(rows.extra)
-            parts = gp.project(kc, ke @ basis, len(similarity))
+            gp, root, kc, ke = self._extra(rows.extra)
+            parts = gp.project(root, kc, ke @ basis, len(similarity))
             extra = (jnp.tensordot(similarity, part, 1) for part in parts)
             explained, kept = (
                 jnp.concatenate(both, 1) for both in zip((explained, kept), extra, strict=True)
@@ -369,9 +376,19 @@ class InducingPosterior(AbstractSourcePosterior):
 
     def _extra(
         self, features: Float[Array, "extra feature"]
-    ) -> tuple[Float[Array, "point extra"], Float[Array, "point epoch"], SparseGP]:
-        """Covariances of the inducing points with configurations off the grid and its epochs."""
+    ) -> tuple[
+        SparseGP,
+        Float[Array, "point point"],
+        Float[Array, "point extra"],
+        Float[Array, "point epoch"],
+    ]:
+        """The GP, L, and covariances of the inducing points off the grid and with its epochs."""
         inputs = self.sources.off_grid()
         assert self.gp is not None
+        assert self.prior_root is not None
         z = self.gp.inducing
-        return inputs.config(z.features, features), inputs.fidelity(z.epoch, inputs.epochs), self.gp
+        of_extra, of_epochs = (
+            inputs.config(z.features, features),
+            inputs.fidelity(z.epoch, inputs.epochs),
+        )
+        return self.gp, self.prior_root, of_extra, of_epochs

@@ -1,5 +1,6 @@
 """Every source posterior's predictions of a target and of the sources, against dense algebra."""
 
+import dataclasses
 from functools import partial
 
 import equinox as eqx
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from amt.gp.grid import CurveGrid
 from amt.gp.inducing import InducingPoints, InducingPosterior, SparseGP
 from amt.gp.mixture import Mixture
-from amt.gp.model import MultiTaskGP
+from amt.gp.model import MultiTaskGP, select_solver
 from amt.gp.observations import Observations
 from amt.gp.solvers import Dense, Iterative, Kronecker, Settings
 from amt.gp.spectral import numerical_rank
@@ -197,6 +198,59 @@ def test_curves_with_singular_kernels_equal_dense_algebra(kind):
     epochs = EPOCHS + jnp.arange(2.0)
     want = oracle.curves(sources, features, epochs)
     assert_equal(curves(posterior, features, epochs), want, max(tolerance, 1e-7))
+
+
+def incomplete(curves, seed=0):
+    """One curve in four is missing, one in two ends early; every task keeps a whole one."""
+    rng = np.random.default_rng(seed)
+    length = np.where(rng.random(curves.scores.shape[:2]) < 0.5, rng.integers(1, 5), 5)
+    length[rng.random(length.shape) < 0.25] = 0
+    length[:, 0] = 5
+    scores = np.where(np.arange(5) < length[:, :, None], curves.scores, np.nan)
+    return dataclasses.replace(curves, scores=scores)
+
+
+def start(curves, **options):
+    """With noise, and a nugget where there is one, that differ by task; noise by epoch too."""
+    model = MultiTaskGP.init(curves, jax.random.key(1), noise="task_epoch", **options)
+    if model.nugget is not None:
+        model = dataclasses.replace(model, nugget=jnp.linspace(0.2, 0.5, curves.num_tasks))
+    noise = dataclasses.replace(
+        model.noise,
+        variance=jnp.linspace(1e-3, 4e-3, curves.num_tasks),
+        power=jnp.asarray(0.3),
+    )
+    return dataclasses.replace(model, noise=noise)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    "kernels",
+    [
+        {},
+        {"task": "icm", "config": "matern", "fidelity": "matern"},
+        {"task": "latent", "config": "tree", "fidelity": "freeze_thaw", "nugget": True},
+    ],
+    ids=["at2", "icm", "nugget"],
+)
+def test_curves_of_a_model_equal_dense_algebra(whole, kernels):
+    curves = small_curves() if whole else incomplete(small_curves())
+    grid = CurveGrid.of(curves)
+    model = start(curves, **kernels)
+    solver, _ = select_solver(model, grid)
+    sources = model.sources(grid)
+    got = eqx.filter_jit(lambda sources: solver.posterior(sources).curves())(sources)
+    want = oracle.curves(sources)
+    np.testing.assert_allclose(got.mean, want.mean, atol=1e-6)
+    np.testing.assert_allclose(got.variance, want.variance, rtol=1e-5, atol=1e-8)
+
+
+def test_missing_scores_are_less_certain_than_observed_ones():
+    curves = incomplete(small_curves())
+    prediction = start(curves).source_posterior(CurveGrid.of(curves)).curves()
+    last = np.asarray(prediction.variance[:, :, -1])
+    seen = np.isfinite(curves.scores[:, :, -1])
+    assert (last[~seen].min(), last[~seen].mean()) > (last[seen].min(), 2 * last[seen].mean())
 
 
 @given(SEEDS)
