@@ -302,16 +302,15 @@ class ObservedCurves(AbstractSolver):
         missing = np.isnan(np.asarray(scores))
         there, gap = ~missing.all(2), missing.any(2)
         whole, part = (np.flatnonzero(there & kind).astype(np.int32) for kind in (~gap, gap))
-        return cls(jnp.asarray(whole), _never_empty(part, there.size), rank)
+        return cls(jnp.asarray(whole), jnp.asarray(part), rank)
 
     @classmethod
     def of_complete(cls, num_curves: int, rank: int) -> "ObservedCurves":
         """Take all curves of a complete grid."""
-        none = np.zeros(0, np.int32)
-        return cls(jnp.arange(num_curves), _never_empty(none, num_curves), rank)
+        return cls(jnp.arange(num_curves), jnp.arange(0), rank)
 
     def solve(self, factors: Factors, scores: Float[Array, "task config epoch"]) -> Solution:
-        curves = _Curves.of(factors, scores, self._index)
+        curves = _Curves.of(factors, scores, self._index(scores))
         solved: Any = profile_log_likelihood(curves, self.rank, len(self.whole))
         value, means = solved
         noise = factors.half_log_det_noise(jnp.isfinite(scores))
@@ -320,14 +319,14 @@ class ObservedCurves(AbstractSolver):
     def posterior(self, sources: Sources, rank: int | None = None) -> "ObservedCurvesPosterior":
         factors, scores = sources.factors, sources.scores
         rank = self.rank if rank is None else min(rank, self.rank)
-        curves = _Curves.of(factors, scores, self._index)
+        curves = _Curves.of(factors, scores, self._index(scores))
         solved = _Solved.of(curves, rank, len(self.whole))
         of_whole, half = solved.inverses()
         task_scale, values = jnp.sqrt(factors.task_noise), solved.eigen.values
         part = jnp.einsum("zkxb,xbl->zkxl", half * values[:, None, None], solved.reduced * values)
         weights = jnp.zeros((scores[..., 0].size, rank), scores.dtype)
         on_basis = solved.alpha @ solved.eigen.vectors * values
-        weights = weights.at[self._index].set(on_basis, mode="drop")
+        weights = weights.at[self._index(scores)].set(on_basis, mode="drop")
         return ObservedCurvesPosterior(
             sources=sources,
             fidelity=solved.eigen,
@@ -340,14 +339,10 @@ class ObservedCurves(AbstractSolver):
             part=part,
         )
 
-    @property
-    def _index(self) -> Int[Array, "curve"]:
-        return jnp.concatenate([self.whole, self.part])
-
-
-def _never_empty(part: Int[np.ndarray, "part"], end: int) -> Int[Array, "part"]:
-    """Positions of curves, one beyond the grid's end if there are none."""
-    return jnp.asarray(part if part.size else np.array([end], np.int32))
+    def _index(self, scores: Float[Array, "task config epoch"]) -> Int[Array, "curve"]:
+        """Positions of all curves; one of the others, by padding, where there is none."""
+        padding = [] if len(self.part) else [jnp.full((1,), scores[..., 0].size)]
+        return jnp.concatenate([self.whole, self.part, *padding])
 
 
 class ObservedCurvesPosterior(IncompletePosterior):
