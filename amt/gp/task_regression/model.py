@@ -38,6 +38,7 @@ from amt.gp.grid import CurveGrid
 from amt.gp.noise import SeparableNoise
 from amt.gp.task_regression.course import Course
 from amt.gp.task_regression.likelihood import Residual, feature_gram, leave_one_out
+from amt.gp.task_regression.target import TargetPrior
 from amt.kernels import make_kernel
 from amt.linalg import cholesky, eigh
 from amt.parameters import parameter
@@ -192,6 +193,28 @@ class TaskRegression(eqx.Module):
             ]
         )
         return Features(values, root.at[1 + kept :, 1 + kept :].set(weights))
+
+    def target_prior(self, grid: CurveGrid) -> TargetPrior:
+        """The prior of a target, given the curves of all source tasks."""
+        tasks = CommonScale.of(grid.scores)
+        level, scale = jnp.mean(tasks.level), jnp.mean(tasks.scale)
+        features = self.features(tasks.curves, grid.epochs, len(tasks.level))
+        residual, epochs = self.residual_covariance(grid), grid.epochs
+        # The trend is carried whole, not by its largest functions.
+        kept = len(features.values) - len(tasks.level)
+        rows = jnp.r_[:1, kept : len(features.values)]
+        root = features.root[rows][:, rows]
+        variance = jnp.square(scale)
+        noise = self.noise_variance(epochs)
+        return TargetPrior(
+            mean=level + scale * jnp.mean(tasks.curves, 0),
+            weighted=scale * jnp.tensordot(root.T, features.values[rows], 1),
+            config=residual.config,
+            fidelity=variance * residual.fidelity,
+            course=variance * jnp.square(self.course) * self.trend(epochs, epochs),
+            own=variance * (residual.own - jnp.diag(noise)),
+            noise=variance * noise,
+        )
 
     def log_likelihood(self, grid: CurveGrid) -> Float[Array, "task"]:
         """Log density of every task given all others, in units of their average scale.
