@@ -15,7 +15,7 @@ from ConfigSpace import (
 from amt.curves import LearningCurves
 from amt.evaluation.statistics import METRICS
 
-METHODS = ("amt", "best_list", "source_best", "one_epoch_each", "random_search")
+METHODS = ("amt", "task_regression", "best_list", "source_best", "one_epoch_each", "random_search")
 """The tuners that come with amt."""
 
 SMALL_RUN = {

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from amt.curves import LearningCurves
-from amt.outcome import Outcome, RobustOutcome
+from amt.outcome import ArcsineOutcome, Outcome, RobustOutcome
 from tests.problems import small_configs, small_space
 
 
@@ -181,3 +181,20 @@ def test_a_transform_that_lacks_a_method_is_refused():
         Half()  # pyright: ignore[reportAbstractUsage]
     with pytest.raises(TypeError, match="abstract"):
         Outcome()  # pyright: ignore[reportAbstractUsage]
+
+
+def test_arcsine_of_accuracies():
+    outcome, accuracy = ArcsineOutcome(), np.array([0, 0.1, 0.25, 0.5, 1])
+    scores = outcome.forward(accuracy)
+    assert_allclose(scores[2:], [np.pi / 6, np.pi / 4, np.pi / 2], rtol=1e-15)
+    assert_allclose(outcome.inverse(scores), accuracy, atol=1e-15)
+    assert_allclose(jax.jit(outcome.inverse)(jnp.asarray(scores)), accuracy, atol=1e-15)
+    # The variance of a share of n examples is 1 / (4 n), whatever the accuracy.
+    for share in (0.1, 0.5, 0.9):
+        drawn = np.random.default_rng(0).binomial(400, share, 20_000) / 400
+        assert_allclose(outcome.forward(drawn).var(), 1 / 1600, rtol=0.05)
+
+
+@pytest.mark.parametrize(("score", "accuracy"), [(-1, 0), (2, 1)])
+def test_no_prediction_leaves_the_range_of_accuracies(score, accuracy):
+    assert ArcsineOutcome().inverse(score) == accuracy

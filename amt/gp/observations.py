@@ -85,3 +85,10 @@ class TargetPosterior(NamedTuple):
         weights = jnp.exp(self.log_weights).reshape(-1, *(1,) * (values.ndim - 1))
         # Infinite values of components without weight do not count.
         return jnp.sum(jnp.where(weights > 0, weights * values, 0), axis=0)
+
+    def matched(self) -> "TargetPosterior":
+        """Normal marginals of the mixture's mean and variance; itself without components."""
+        if self.log_weights is None:
+            return self
+        mean = self.average(self.mean)
+        return TargetPosterior(mean, self.average(self.variance + jnp.square(self.mean - mean)))

@@ -77,7 +77,8 @@ def fit_mle(
     """
     solver = select_solver(starts, grid).solver if solver is None else solver
     log_likelihood = lambda model: model.log_likelihood(grid, solver).value  # noqa: E731
-    return _maximize(log_likelihood, starts, grid, solver, optimizer, steps, learning_rate)
+    options = {"optimizer": optimizer, "steps": steps, "learning_rate": learning_rate}
+    return _fit(log_likelihood, starts, grid, solver, **options)
 
 
 def fit_map(
@@ -100,7 +101,8 @@ def fit_map(
     def log_posterior(model: MultiTaskGP) -> Float[Array, ""]:
         return model.log_likelihood(grid, solver).value + log_prior(model)
 
-    return _maximize(log_posterior, starts, grid, solver, optimizer, steps, learning_rate)
+    options = {"optimizer": optimizer, "steps": steps, "learning_rate": learning_rate}
+    return _fit(log_posterior, starts, grid, solver, **options)
 
 
 def fit_dense(
@@ -127,21 +129,34 @@ def fit_dense(
     )
 
 
-def _maximize(
-    log_density: Callable[[MultiTaskGP], Float[Array, ""]],
-    starts: MultiTaskGP,
-    grid: CurveGrid,
-    solver: AbstractSolver,
-    optimizer: Optimizer,
-    steps: int,
-    learning_rate: float,
-) -> Fit:
-    """Maximise a log density of a model; arguments are those of `fit_mle`."""
+class Maximum(NamedTuple):
+    """A maximum of a log density, and how the optimisation went; attributes as those of `Fit`."""
+
+    model: Any
+    log_density: Float[Array, "restart step"]
+    gradient_norm: Float[Array, "restart step"]
+    converged: Bool[Array, "restart"]
+    best: Int[Array, ""]
+
+
+def maximize(
+    log_density: Callable[[Any], Float[Array, ""]],
+    starts: Any,
+    size: Float[Array, ""] | int,
+    *,
+    optimizer: Optimizer = "adam",
+    steps: int = 300,
+    learning_rate: float = 0.05,
+) -> Maximum:
+    """Maximise a log density of a model from each of the `starts`; arguments as of `fit_mle`.
+
+    Args:
+        size: the number of observations, which the density is divided by.
+    """
     if optimizer not in ("adam", "lbfgs"):
         raise ValueError(f"the optimizer is adam or lbfgs, not {optimizer!r}")
-    size = jnp.sum(jnp.isfinite(grid.scores))
 
-    def from_start(start: MultiTaskGP):
+    def from_start(start: Any):
         free, constrain = unconstrain(start)
 
         def loss(free: tuple[Array, ...]) -> Float[Array, ""]:
@@ -170,7 +185,7 @@ def _maximize(
             free = optax.apply_updates(free, updates)
             return (free, state, best_free, best_value), (value, optax.tree.norm(gradient))
 
-        infinity = jnp.asarray(jnp.inf, grid.scores.dtype)
+        infinity = jnp.asarray(jnp.inf, jnp.result_type(*free))
         start_carry: Any = free, transformation.init(free), free, infinity
         carry, (values, norms) = jax.lax.scan(step, start_carry, length=steps)
         _, _, best_free, best_value = carry
@@ -178,9 +193,21 @@ def _maximize(
         converged = jnp.isfinite(gain) & (gain < 1e-3)
         return constrain(best_free), best_value, -size * values, norms, converged
 
-    models, values, log_likelihood, gradient_norm, converged = jax.vmap(from_start)(starts)
+    models, values, densities, norms, converged = jax.vmap(from_start)(starts)
     best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
     model = jax.tree.map(lambda leaf: leaf[best], models)
-    accurate = model.log_likelihood(grid, solver).converged
-    converged &= accurate | (jnp.arange(len(values)) != best)
-    return Fit(model, log_likelihood, gradient_norm, converged, best, solver)
+    return Maximum(model, densities, norms, converged, best)
+
+
+def _fit(
+    log_density: Callable[[MultiTaskGP], Float[Array, ""]],
+    starts: MultiTaskGP,
+    grid: CurveGrid,
+    solver: AbstractSolver,
+    **options: Any,
+) -> Fit:
+    """Maximise a log density of a model whose likelihood `solver` computes."""
+    found = maximize(log_density, starts, jnp.sum(jnp.isfinite(grid.scores)), **options)
+    accurate = found.model.log_likelihood(grid, solver).converged
+    converged = found.converged & (accurate | (jnp.arange(len(found.converged)) != found.best))
+    return Fit(*found._replace(converged=converged), solver)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from amt.gp.mixture import Mixture
 from amt.gp.observations import Observations, TargetPosterior
 from amt.gp.posterior import AbstractSourcePosterior
+from amt.outcome import Outcome
 from amt.search.acquisition import Acquisition, upper_confidence_bound
 from amt.search.rule import recommend, suggest
 
@@ -66,8 +67,19 @@ def forecast(
     noise: Float[Array, "*component epoch"],
     target: Float[Array, "config epoch"],
     held_out: Bool[Array, "config"],
+    outcome: Outcome | None = None,
 ) -> Forecast:
-    """Score a prediction of the last scores of the configurations `held_out`."""
+    r"""Score a prediction of the last scores of the configurations `held_out`.
+
+    Args:
+        outcome: transform g of the scores y that the prediction is one of; the density is then one
+            of y, \(p(g(y))\, |g'(y)|\), in g' with y kept 1e-4 from the ends of [0, 1].
+    """
+    log_slope = jnp.zeros(len(target), target.dtype)
+    if outcome is not None:
+        ends = jnp.clip(target[:, -1], 1e-4, 1 - 1e-4)
+        log_slope = jnp.log(jnp.abs(jax.vmap(jax.grad(outcome.forward))(ends)))
+        target = outcome.forward(target)
     mean = posterior.mean[..., -1].reshape(-1, len(target))
     variance = (posterior.variance[..., -1] + noise[..., -1:]).reshape(-1, len(target))
     last = jnp.where(held_out, target[:, -1], 0)
@@ -75,7 +87,7 @@ def forecast(
     weights = posterior.log_weights
     log_weights = jnp.zeros(len(mean), mean.dtype) if weights is None else weights
     densities = norm.logpdf(last, mean, deviation) + log_weights[:, None]
-    log_density = logsumexp(densities, axis=0)
+    log_density = logsumexp(densities, axis=0) + log_slope
     center = jnp.abs(jnp.exp(log_weights) @ norm.cdf(last, mean, deviation) - 0.5)
 
     def average(values: Array) -> Float[Array, ""]:
@@ -105,10 +117,15 @@ class Feedback(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """Marginals of the target's noise-free scores, and the noise variance of each epoch."""
+    """Marginals of the target's noise-free scores, and the noise variance of each epoch.
+
+    Attributes:
+        outcome: the transform of the scores that these are in units of; None for none.
+    """
 
     posterior: TargetPosterior
     noise: Float[Array, "*component epoch"]
+    outcome: Outcome | None = None
 
 
 class Decision(NamedTuple):
@@ -159,7 +176,8 @@ def replay(
         score = jnp.where(observed, target[config, epoch], jnp.nan)
         predicted = None
         if decision.prediction is not None:
-            predicted = forecast(*decision.prediction, target, remaining[:, -1])
+            posterior, noise, outcome = decision.prediction
+            predicted = forecast(posterior, noise, target, remaining[:, -1], outcome)
         before = jnp.asarray(decision.recommended, int), predicted
         remaining = remaining.at[config, epoch].set(False)
         feedback = Feedback(config, epoch, score, observed, remaining)

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from amt.search.simulate import Decision, Feedback, Prediction
-from amt.tuners import amt, best_list, one_epoch_each, random_search, source_best
+from amt.tuners import (
+    amt,
+    best_list,
+    one_epoch_each,
+    random_search,
+    source_best,
+    task_regression,
+)
 from amt.tuners.record import (
     Host,
     HostProblem,
@@ -40,7 +47,7 @@ def register(record: Record) -> Record:
     return record
 
 
-for _module in (amt, best_list, source_best, one_epoch_each, random_search):
+for _module in (amt, task_regression, best_list, source_best, one_epoch_each, random_search):
     register(_module.RECORD)
 
 __all__ = [

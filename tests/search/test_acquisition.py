@@ -206,3 +206,21 @@ def test_float32_agrees_and_jit_and_vmap_change_nothing(problem, name):
     assert_allclose(together[0], alone, rtol=1e-12)
     shift = 1 if name == "ucb" else 0
     assert_allclose(together[1], alone + shift, rtol=1e-9)
+
+
+def test_expected_lead_is_over_the_best_of_the_others(problem):
+    (mean, variance, _), remaining, _ = problem
+    at = np.arange(CONFIGS), mean.argmax(1)
+    value = np.exp(COMPILED["lead"](*problem))
+    for c in range(CONFIGS):
+        center, deviation = mean[at][c], np.sqrt(variance[at][c])
+        other = np.delete(mean[at], c).max()
+        lead, _ = quad(
+            lambda f, m=center, s=deviation, o=other: (f - o) * norm.pdf(f, m, s), other, np.inf
+        )
+        assert_allclose(value[c], lead if remaining[c].any() else 0, rtol=1e-6)
+
+
+def test_one_configuration_leads_alone():
+    posterior = TargetPosterior(np.zeros((1, EPOCHS)), np.ones((1, EPOCHS)))
+    assert np.isfinite(COMPILED["lead"](posterior, np.ones((1, EPOCHS), bool), 0.0)).all()

@@ -11,6 +11,7 @@ from amt.gp.grid import CurveGrid
 from amt.gp.mixture import Mixture
 from amt.gp.model import MultiTaskGP
 from amt.gp.observations import Observations, TargetPosterior
+from amt.outcome import ArcsineOutcome
 from amt.search.fitting import stack
 from amt.search.simulate import forecast, simulate
 from tests.problems import small_curves
@@ -41,6 +42,18 @@ def test_forecast_is_that_of_the_weighted_mixture(draws):
     assert_allclose(actual.coverage90, ((share > 0.05) & (share < 0.95)).mean())
     assert 0 < actual.coverage50 < actual.coverage90 < 1
     assert all(np.isnan(jax.tree.leaves(forecast(posterior, noise, target, held_out & False))))
+
+
+def test_a_forecast_of_transformed_scores_is_a_density_of_the_scores():
+    outcome, noise = ArcsineOutcome(), jnp.zeros(1)
+    posterior = TargetPosterior(jnp.full((1, 1), 0.7), jnp.full((1, 1), 0.01))
+
+    def density(score):
+        of_one = forecast(posterior, noise, jnp.full((1, 1), score), jnp.array([True]), outcome)
+        return jnp.exp(of_one.log_density)
+
+    scores = jnp.linspace(0.0005, 0.9995, 1000)
+    assert_allclose(jax.jit(jax.vmap(density))(scores).mean(), 1, rtol=1e-3)
 
 
 @pytest.mark.parametrize("draws", [None, 2])

@@ -57,6 +57,14 @@ class TargetPrior(NamedTuple):
         shared += self.config[config][:, None] * self.fidelity[epoch] + self.course[epoch]
         return shared.at[config].add(self.own[epoch])
 
+    def scaled(self, noise: float, residual: float) -> "TargetPrior":
+        """The prior with standard deviations of noise, and of h and d, times a factor each."""
+        return self._replace(
+            noise=self.noise * noise**2,
+            fidelity=self.fidelity * residual**2,
+            own=self.own * residual**2,
+        )
+
 
 class TargetState(NamedTuple):
     """What is known of a target, given its scores so far.

@@ -1,0 +1,109 @@
+"""A target as a weighted sum of the sources, learned from each source given the others.
+
+Before the loop the model (`amt.gp.task_regression`) is fitted to the sources (`fit`), and made into
+a mixture of priors of the target (`condition`). In the loop every score costs one update of each
+component, and the configuration with the largest expected lead (`amt.search.acquisition`) is
+trained next. Accuracies are modelled through the arcsine of their square root.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from amt.gp.grid import CurveGrid, require_complete
+from amt.gp.task_regression.mixture import MixturePrior, MixtureState
+from amt.gp.task_regression.model import TaskRegression
+from amt.inference.task_regression import fit_task_regression
+from amt.outcome import ArcsineOutcome, Outcome, RobustOutcome
+from amt.search.acquisition import expected_lead
+from amt.search.fitting import stack
+from amt.search.rule import recommend
+from amt.search.simulate import Decision, Feedback, Prediction
+from amt.tuners.record import HostProblem, Prepared, Pure, Record, RunStage
+
+
+class Learned(eqx.Module):
+    """Priors of the target, and the number of scores to make room for."""
+
+    prior: MixturePrior
+    outcome: Outcome | None
+    budget: int = eqx.field(static=True)
+
+
+class State(eqx.Module):
+    """The target's mixture, in units of the transform."""
+
+    mixture: MixtureState
+    outcome: Outcome | None
+
+
+def init(key: PRNGKeyArray, learned: Learned) -> State:
+    """Start from the priors, without scores."""
+    del key
+    # One more: the loop's first step has no score.
+    return State(MixtureState.init(learned.prior, learned.budget + 1), learned.outcome)
+
+
+def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
+    """Condition on the latest score, and train what is expected to lead."""
+    score = feedback.score if state.outcome is None else state.outcome.forward(feedback.score)
+    mixture = state.mixture.update(feedback.config, feedback.epoch, score, feedback.observed)
+    posterior = mixture.posterior()
+    matched = posterior.matched()
+    values = expected_lead(matched, feedback.remaining, jnp.max(matched.mean))
+    decision = Decision(
+        jnp.argmax(values),
+        recommend(matched),
+        jnp.isfinite(matched.variance).all(),
+        Prediction(posterior, mixture.noise, state.outcome),
+    )
+    return State(mixture, state.outcome), decision
+
+
+def transform_of(problem: HostProblem) -> Outcome | None:
+    """The transform of scores that are accuracies as they stand; None of others."""
+    curves = problem.sources
+    plain = isinstance(curves.outcome, RobustOutcome) and str(curves.outcome) == "score = y"
+    within = np.nanmin(curves.scores) >= 0 and np.nanmax(curves.scores) <= 1
+    return ArcsineOutcome() if plain and within else None
+
+
+def prepare(
+    problems: Sequence[HostProblem], keys: Sequence[PRNGKeyArray], dtype: Any, stage: RunStage
+) -> Prepared:
+    """Fit to the sources of each problem, and make the priors of its target."""
+    outcomes = [transform_of(problem) for problem in problems]
+    outcome = outcomes[0] if all(outcomes) else None
+    grids = []
+    for problem in problems:
+        grid = CurveGrid.of(problem.sources, dtype)
+        require_complete(grid, f"task regression of {problem.name}")
+        if outcome is not None:
+            grid = eqx.tree_at(lambda g: g.scores, grid, outcome.forward(grid.scores))
+        grids.append(grid)
+    grids = stack(grids)
+    starts = [
+        stack([TaskRegression.init(problem.sources, key, dtype=dtype)])
+        for problem, key in zip(problems, keys, strict=True)
+    ]
+    fits = stage("fit", fit_task_regression, stack(starts), grids)
+    prior = stage("condition", MixturePrior.of, fits.model, grids)
+    converged = jax.device_get(jnp.take_along_axis(fits.converged, fits.best[:, None], 1))[:, 0]
+    diagnostics = [{"converged": float(value)} for value in converged]
+    size = len(problems)
+    if outcome is not None:  # one for each problem, as all that is stacked
+        outcome = jax.tree.map(lambda leaf: jnp.full(size, leaf), outcome)
+    return Prepared(Learned(prior, outcome, problems[0].budget), diagnostics)
+
+
+RECORD = Record(
+    name="task_regression",
+    label="task regression",
+    source="this library",
+    make=lambda: Pure(init, step, prepare),
+)

@@ -1,0 +1,50 @@
+"""The tuner of task regression, run as an experiment runs it."""
+
+import numpy as np
+import pytest
+
+from amt.evaluation.experiment import Experiment
+from amt.evaluation.splits import make_cells, make_splits
+from amt.outcome import ArcsineOutcome, Outcome
+from amt.tuners import TUNERS, HostProblem
+from amt.tuners.task_regression import transform_of
+from tests.problems import small_curves
+
+
+def test_it_names_a_good_configuration_before_the_first_epoch_and_forecasts():
+    curves = small_curves(8, num_configs=12, num_epochs=4)
+    cells = make_cells(make_splits("made up", curves, kind="leave_one_out", pair=[0, 5], repeat=0))
+    tuner = TUNERS["task_regression"].make()
+    result = Experiment(budget=10).run(tuner, cells)
+    trajectory, best = result.trajectory, np.stack([c.split.target.scores[0].max(1) for c in cells])
+    recommended = trajectory.recommended[:, 0]
+    for cell in range(2):
+        regret = (best[cell].max() - best[cell][recommended[cell]]) / np.ptp(best[cell])
+        assert regret.max() < 0.25
+        assert regret[-1] < 0.05
+        asked = list(zip(trajectory.config[cell, 0], trajectory.epoch[cell, 0], strict=True))
+        assert len(set(asked)) == 10
+        for config, epoch in asked:
+            assert epoch == 0 or (config, epoch - 1) in asked
+    assert np.isfinite(trajectory.forecast.log_density).all()
+    assert trajectory.forecast.coverage90.mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("scores", "minimise", "arcsine"),
+    [(lambda u: u, False, True), (lambda u: 2 * u, False, False), (lambda u: u, True, False)],
+)
+def test_accuracies_alone_are_transformed(scores, minimise, arcsine):
+    curves = small_curves()
+    unit = (curves.scores - curves.scores.min()) / np.ptp(curves.scores)
+    metric = scores(unit)
+    outcome = Outcome.fit(metric, minimise=minimise)
+    curves = curves.__class__(
+        configs=curves.configs,
+        space=curves.space,
+        tasks=curves.tasks,
+        scores=outcome.forward(metric),
+        outcome=outcome,
+    )
+    transform = transform_of(HostProblem("made up", curves, 3))
+    assert isinstance(transform, ArcsineOutcome) == arcsine
