@@ -2,11 +2,13 @@
 """Shared by all tests: float64, how programs are compiled, and the real databases at hand.
 
 Compiling is most of the time of the tests. Programs are compiled without most of XLA's
-optimisations, and without its fusion emitters, which take half of the time of what is left. The experiments that tests start as processes of their own keep theirs in
-`.pytest_cache/jax` for the next run. The tests' own process does not: jaxlib 0.10.2 once crashed
-(SIGSEGV) when it wrote one of thousands of programs.
+optimisations, and without its fusion emitters, which take half of the time of what is left. The
+experiments that tests start as processes of their own keep theirs in `.pytest_cache/jax` for the
+next run. The tests' own process forgets its programs when they fill its memory map
+(`forget_programs`).
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -29,6 +31,22 @@ pytest_plugins = ["tests.inference.simulated"]
 # A new shape compiles anew, which takes a second: few examples, and no deadline.
 hypothesis.settings.register_profile("amt", max_examples=12, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("amt")
+
+
+MAPS = Path("/proc/self/maps")  # of Linux, which allows a process 65,530 by default
+MANY = 20_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Forget compiled programs after a module, when the process maps many pieces of memory.
+
+    A program takes some 30 mappings, and XLA crashes (SIGSEGV) where the kernel allows no more.
+    """
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
