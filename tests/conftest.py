@@ -26,6 +26,8 @@ import hypothesis
 import jax
 import pytest
 
+# Tracing makes many objects, and few cycles: the collector takes a tenth of the time by default.
+gc.set_threshold(200_000, 20, 100)
 jax.config.update("jax_enable_x64", True)
 pytest_plugins = ["tests.inference.simulated"]
 # A new shape compiles anew, which takes a second: few examples, and no deadline.
