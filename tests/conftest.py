@@ -35,8 +35,53 @@ hypothesis.settings.register_profile("amt", max_examples=12, deadline=None, dera
 hypothesis.settings.load_profile("amt")
 
 
+# These take longest, and start first, so that no worker is left with one of them at the end.
+LONGEST = (
+    "search/test_tuner",
+    "integrations/test_optuna",
+    "evaluation/test_experiment",
+    "gp/test_posterior",
+    "test_live",
+    "evaluation/test_runs",
+    "evaluation/test_sweeps",
+    "gp/solvers/test_observed_curves",
+    "evaluation/test_diagnostics",
+    "inference/test_nuts",  # of the same draws
+    "gp/test_model",
+    "inference/test_mle",
+    "gp/solvers/test_iterative",
+    "test_readme",
+    "inference/test_svgp",
+    "gp/test_inducing",
+    "gp/task_regression/test_likelihood",
+    "evaluation/test_plugins",
+    "kernels/test_registry",
+)
+RANK = {f"tests/{name}.py": rank for rank, name in enumerate(LONGEST)}
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: RANK.get(item.nodeid.partition("::")[0], len(RANK)))
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `-n`, all tests of a file run in one process: they share what is compiled."""
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return file.replace("evaluation/test_diagnostics", "inference/test_nuts")
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
 MAPS = Path("/proc/self/maps")  # of Linux, which allows a process 65,530 by default
-MANY = 20_000
+MANY = 30_000
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,6 +89,7 @@ def forget_programs():
     """Forget compiled programs after a module, when the process maps many pieces of memory.
 
     A program takes some 30 mappings, and XLA crashes (SIGSEGV) where the kernel allows no more.
+    To forget them takes seconds.
     """
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY:

@@ -89,11 +89,11 @@ def test_killed_at_random_moments_it_loses_nothing_told_and_ends_the_same(tmp_pa
 
     rng, killed, before = random.Random(0), tmp_path / "killed", []
     kills = 0
-    while len(before) < BUDGET - 1 and kills < 6:
+    while len(before) < BUDGET - 1 and kills < 4:
         process = start(killed, tmp_path / "cache")
         assert process.stdout is not None
         printed = [process.stdout.readline() for _ in range(rng.randrange(4))]
-        time.sleep(rng.random() * (0.3 if printed else 5))
+        time.sleep(rng.random() * (0.3 if printed else 4))
         process.kill()
         printed += process.stdout.readlines()
         process.wait()
