@@ -46,7 +46,8 @@ LONGEST = (
     "evaluation/test_sweeps",
     "gp/solvers/test_observed_curves",
     "evaluation/test_diagnostics",
-    "inference/test_nuts",  # of the same draws
+    "inference/test_nuts",
+    "inference/test_draws",
     "gp/test_model",
     "inference/test_mle",
     "gp/solvers/test_iterative",
@@ -58,6 +59,11 @@ LONGEST = (
     "kernels/test_registry",
 )
 RANK = {f"tests/{name}.py": rank for rank, name in enumerate(LONGEST)}
+SIMULATED = {  # these look at the same draws, which take half a minute
+    "tests/evaluation/test_diagnostics.py",
+    "tests/inference/test_draws.py",
+    "tests/inference/test_nuts.py",
+}
 
 
 def pytest_collection_modifyitems(items):
@@ -74,7 +80,7 @@ def pytest_xdist_make_scheduler(config, log):
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid):
             file = super()._split_scope(nodeid)
-            return file.replace("evaluation/test_diagnostics", "inference/test_nuts")
+            return "simulated" if file in SIMULATED else file
 
     config.option.loadscopereorder = False
     return ByFile(config, log)

@@ -247,7 +247,8 @@ def test_curves_of_a_model_equal_dense_algebra(whole, kernels):
 
 def test_missing_scores_are_less_certain_than_observed_ones():
     curves = incomplete(small_curves())
-    prediction = start(curves).source_posterior(CurveGrid.of(curves)).curves()
+    model, grid = start(curves), CurveGrid.of(curves)
+    prediction = jax.jit(lambda: model.source_posterior(grid).curves())()
     last = np.asarray(prediction.variance[:, :, -1])
     seen = np.isfinite(curves.scores[:, :, -1])
     assert (last[~seen].min(), last[~seen].mean()) > (last[seen].min(), 2 * last[seen].mean())
