@@ -2,9 +2,9 @@
 """Shared by all tests: float64, how programs are compiled, and the real databases at hand.
 
 Compiling is most of the time of the tests. Programs are compiled without most of XLA's
-optimisations, and without its fusion emitters, which take half of the time of what is left. The
-experiments that tests start as processes of their own keep theirs in `.pytest_cache/jax` for the
-next run. The tests' own process forgets its programs when they fill its memory map
+optimisations, and without its fusion emitters, which take half of the time of what is left.
+Programs are kept in `.pytest_cache/jax` for the next run, and for the experiments that tests start
+as processes of their own. In memory they are forgotten when they fill the process's map
 (`forget_programs`).
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 # JAX reads these when it is imported, below.
 PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 os.environ.setdefault("AMT_CACHE_DIR", str(PROGRAMS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.01")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
@@ -26,9 +27,12 @@ import hypothesis
 import jax
 import pytest
 
+from amt.compilation import use_compilation_cache
+
 # Tracing makes many objects, and few cycles: the collector takes a tenth of the time by default.
 gc.set_threshold(200_000, 20, 100)
 jax.config.update("jax_enable_x64", True)
+use_compilation_cache()
 pytest_plugins = ["tests.inference.simulated"]
 # A new shape compiles anew, which takes a second: few examples, and no deadline.
 hypothesis.settings.register_profile("amt", max_examples=12, deadline=None, derandomize=True)

@@ -81,7 +81,7 @@ def with_full(sources: Sources, full) -> Sources:
 
 def extra_features(shape=SHAPE):
     """Features of the configurations off the grid."""
-    return shape[1] + jnp.arange(EXTRA)[:, None] + 0.0
+    return jnp.asarray(shape[1] + np.arange(EXTRA)[:, None] + 0.0)
 
 
 def random_observations(seed, count, configs=CONFIGS, epochs=EPOCHS) -> Observations:

@@ -64,9 +64,7 @@ def simulated() -> Simulated:
     truths = [known(rng) for _ in range(DATASETS)]
     means = 0.5 + 0.3 * rng.normal(size=(DATASETS, TASKS))
     grids = [simulate(*pair, rng) for pair in zip(truths, means, strict=True)]
-    sample = jax.jit(
-        partial(sample_nuts, chains=CHAINS, warmup=240, draws=DRAWS, max_tree_depth=6)
-    )
+    sample = jax.jit(partial(sample_nuts, chains=CHAINS, warmup=240, draws=DRAWS, max_tree_depth=6))
     # One after the other: side by side, all would take as many steps as the slowest.
     keys = jax.random.split(jax.random.key(0), DATASETS)
     draws = [sample(*arguments) for arguments in zip(truths, grids, keys, strict=True)]
