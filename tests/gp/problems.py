@@ -18,6 +18,7 @@ COUNTS = st.integers(0, 5)
 # Scores missing anywhere, the ends of curves, all but one score of one task, and the ends of curves
 # but for two whole ones of each task, which then have a way of their own.
 MISSING = st.sampled_from(["anywhere", "curves", "few", "whole"])
+MISSING_OF_ONE_SHAPE = st.sampled_from(["anywhere", "curves", "few"])
 
 
 def random_gram(rng, n, rank=None):
