@@ -2,17 +2,20 @@
 """Shared by all tests: float64, how programs are compiled, and the real databases at hand.
 
 Compiling is most of the time of the tests. Programs are compiled without most of XLA's
-optimisations, and without its fusion emitters, which take half of the time of what is left. The experiments that tests start as processes of their own keep theirs in
-`.pytest_cache/jax` for the next run. The tests' own process does not: jaxlib 0.10.2 once crashed
-(SIGSEGV) when it wrote one of thousands of programs.
+optimisations, and without its fusion emitters, which take half of the time of what is left.
+Programs are kept in `.pytest_cache/jax` for the next run, and for the experiments that tests start
+as processes of their own. In memory they are forgotten when they fill the process's map
+(`forget_programs`).
 """
 
+import gc
 import os
 from pathlib import Path
 
 # JAX reads these when it is imported, below.
 PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 os.environ.setdefault("AMT_CACHE_DIR", str(PROGRAMS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.01")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
@@ -24,11 +27,84 @@ import hypothesis
 import jax
 import pytest
 
+from amt.compilation import use_compilation_cache
+
+# Tracing makes many objects, and few cycles: the collector takes a tenth of the time by default.
+gc.set_threshold(200_000, 20, 100)
 jax.config.update("jax_enable_x64", True)
+use_compilation_cache()
 pytest_plugins = ["tests.inference.simulated"]
 # A new shape compiles anew, which takes a second: few examples, and no deadline.
 hypothesis.settings.register_profile("amt", max_examples=12, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("amt")
+
+
+# These take longest, and start first, so that no worker is left with one of them at the end.
+LONGEST = (
+    "search/test_tuner",
+    "integrations/test_optuna",
+    "evaluation/test_experiment",
+    "gp/test_posterior",
+    "test_live",
+    "evaluation/test_runs",
+    "evaluation/test_sweeps",
+    "gp/solvers/test_observed_curves",
+    "evaluation/test_diagnostics",
+    "inference/test_nuts",
+    "inference/test_draws",
+    "gp/test_model",
+    "inference/test_mle",
+    "gp/solvers/test_iterative",
+    "test_readme",
+    "inference/test_svgp",
+    "gp/test_inducing",
+    "gp/task_regression/test_likelihood",
+    "evaluation/test_plugins",
+    "kernels/test_registry",
+)
+RANK = {f"tests/{name}.py": rank for rank, name in enumerate(LONGEST)}
+SIMULATED = {  # these look at the same draws, which take half a minute
+    "tests/evaluation/test_diagnostics.py",
+    "tests/inference/test_draws.py",
+    "tests/inference/test_nuts.py",
+}
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: RANK.get(item.nodeid.partition("::")[0], len(RANK)))
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `-n`, all tests of a file run in one process: they share what is compiled."""
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "simulated" if file in SIMULATED else file
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+MAPS = Path("/proc/self/maps")  # of Linux, which allows a process 65,530 by default
+MANY = 30_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Forget compiled programs after a module, when the process maps many pieces of memory.
+
+    A program takes some 30 mappings, and XLA crashes (SIGSEGV) where the kernel allows no more.
+    To forget them takes seconds.
+    """
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

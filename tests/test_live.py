@@ -89,11 +89,11 @@ def test_killed_at_random_moments_it_loses_nothing_told_and_ends_the_same(tmp_pa
 
     rng, killed, before = random.Random(0), tmp_path / "killed", []
     kills = 0
-    while len(before) < BUDGET - 1 and kills < 6:
+    while len(before) < BUDGET - 1 and kills < 3:
         process = start(killed, tmp_path / "cache")
         assert process.stdout is not None
         printed = [process.stdout.readline() for _ in range(rng.randrange(4))]
-        time.sleep(rng.random() * (0.3 if printed else 5))
+        time.sleep(rng.random() * (0.3 if printed else 4))
         process.kill()
         printed += process.stdout.readlines()
         process.wait()
@@ -103,7 +103,7 @@ def test_killed_at_random_moments_it_loses_nothing_told_and_ends_the_same(tmp_pa
         assert len(after) >= len(before) + len([line for line in printed if "epoch" in line])
         assert after == expected[: len(after)]
         before = after
-    assert kills >= 3
+    assert kills == 3
     last = start(killed, tmp_path / "cache")
     assert last.communicate(timeout=200)[0].splitlines()[-5:] == output.splitlines()[-5:]
     assert last.returncode == 0

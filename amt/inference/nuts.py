@@ -135,6 +135,7 @@ def sample_nuts(
     start = unconstrain_fn(hierarchical_model, args, {}, start_sites(*args))
     flat, unravel = ravel_pytree(start)
 
+    @jax.jit
     def potential(free: Float[Array, "free"]) -> Float[Array, ""]:
         return jnp.asarray(potential_energy(hierarchical_model, args, {}, unravel(free)))
 
@@ -143,7 +144,7 @@ def sample_nuts(
     start_key, pilot_key, final_key, mean_key = jax.random.split(key, 4)
 
     def along(root):
-        return lambda u: potential(mode.location + root @ u)
+        return jax.jit(lambda u: potential(mode.location + root @ u))
 
     u = jax.random.normal(start_key, (chains, flat.size), flat.dtype)
     third = warmup // 3

@@ -140,6 +140,7 @@ def sweep(script: str, cwd: Path, *overrides: str) -> subprocess.CompletedProces
 def test_a_sweep_is_taken_up_where_it_was_left_and_reports(tmp_path):
     settings = ["database=bundled", "pair=[0,1]", "budget=10", "inference.steps=3", "output=out"]
     settings += ["kernel.task=icm", "kernel.fidelity=fabolas", "hydra.launcher.n_jobs=1"]
+    settings += ["tuners=[amt,random_search]"]
     first = sweep("kernel_ablation.py", tmp_path, *settings, "kernel.config=matern")
     assert first.returncode == 0, first.stderr
     part = tmp_path / "out/bundled/icm-matern-fabolas-mle/parts/amt/0000.parquet"

@@ -18,6 +18,7 @@ COUNTS = st.integers(0, 5)
 # Scores missing anywhere, the ends of curves, all but one score of one task, and the ends of curves
 # but for two whole ones of each task, which then have a way of their own.
 MISSING = st.sampled_from(["anywhere", "curves", "few", "whole"])
+MISSING_OF_ONE_SHAPE = st.sampled_from(["anywhere", "curves", "few"])
 
 
 def random_gram(rng, n, rank=None):
@@ -81,7 +82,7 @@ def with_full(sources: Sources, full) -> Sources:
 
 def extra_features(shape=SHAPE):
     """Features of the configurations off the grid."""
-    return shape[1] + jnp.arange(EXTRA)[:, None] + 0.0
+    return jnp.asarray(shape[1] + np.arange(EXTRA)[:, None] + 0.0)
 
 
 def random_observations(seed, count, configs=CONFIGS, epochs=EPOCHS) -> Observations:

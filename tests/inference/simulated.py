@@ -64,7 +64,8 @@ def simulated() -> Simulated:
     truths = [known(rng) for _ in range(DATASETS)]
     means = 0.5 + 0.3 * rng.normal(size=(DATASETS, TASKS))
     grids = [simulate(*pair, rng) for pair in zip(truths, means, strict=True)]
-    truth, grid = stack(truths), stack(grids)
-    sample = partial(sample_nuts, chains=CHAINS, warmup=240, draws=DRAWS, max_tree_depth=6)
+    sample = jax.jit(partial(sample_nuts, chains=CHAINS, warmup=240, draws=DRAWS, max_tree_depth=6))
+    # One after the other: side by side, all would take as many steps as the slowest.
     keys = jax.random.split(jax.random.key(0), DATASETS)
-    return Simulated(truth, means, grid, jax.jit(jax.vmap(sample))(truth, grid, keys))
+    draws = [sample(*arguments) for arguments in zip(truths, grids, keys, strict=True)]
+    return Simulated(stack(truths), means, stack(grids), stack(draws))

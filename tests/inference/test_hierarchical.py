@@ -92,37 +92,48 @@ def test_density_is_log_prior_and_dense_likelihood():
     model, grid = started(config="matern", noise="task_epoch")
     rng = np.random.default_rng(0)
     args = model, grid, redundant(model)
-    sites = start_sites(*args)
+    sites = jax.jit(lambda: start_sites(*args))()
     assert "fidelity.scale" not in sites
     for name, value in sites.items():
         shifted = 0.2 * rng.normal(size=value.shape)
         real = name in ("noise.power", "mean.location", "task.scales.contrasts")
         sites[name] = value + shifted if real else value * np.exp(shifted)
-    free = unconstrain_fn(hierarchical_model, args, {}, sites)
-    drawn = assemble(model, tied(model, grid, sites))
-    population = sites["mean.location"], sites["mean.spread"]
-    likelihood = jax.jit(dense_log_likelihood)(drawn, grid, *population)
-    expected = likelihood + expected_log_prior(sites, grid)
-    density = jax.jit(lambda free: -potential_energy(hierarchical_model, args, {}, free))(free)
-    assert_allclose(density, expected, rtol=1e-8)
+
+    @jax.jit
+    def densities(sites):
+        free = unconstrain_fn(hierarchical_model, args, {}, sites)
+        drawn = assemble(model, tied(model, grid, sites))
+        population = sites["mean.location"], sites["mean.spread"]
+        likelihood = dense_log_likelihood(drawn, grid, *population)
+        return -potential_energy(hierarchical_model, args, {}, free), likelihood
+
+    density, likelihood = densities(sites)
+    assert_allclose(density, likelihood + expected_log_prior(sites, grid), rtol=1e-8)
 
 
 @pytest.mark.parametrize("task", ["icm", "latent"])
 def test_density_of_other_kernels_has_the_dense_likelihood(task):
     model, grid = started(task=task, config="deep_poly", fidelity="freeze_thaw")
     args = model, grid, encoder_weights(model)
-    sites = start_sites(*args)
+    sites = jax.jit(lambda: start_sites(*args))()
     assert not any("net" in name for name in sites)
-    assert_allclose(assemble(model, sites).task.gram(), model.task.gram(), rtol=1e-6)
-    free = unconstrain_fn(hierarchical_model, args, {}, sites)
-    potential = partial(potential_energy, hierarchical_model, args, {})
-    value, gradient = jax.jit(jax.value_and_grad(potential))(free)
-    drawn = assemble(model, sites)
-    dense = dense_log_likelihood(drawn, grid, sites["mean.location"], sites["mean.spread"])
-    with numpyro.handlers.block():
-        conditioned = numpyro.handlers.substitute(hierarchical_model, sites)
-        trace = numpyro.handlers.trace(conditioned).get_trace(*args)
-    assert_allclose(trace["likelihood"]["fn"].log_factor, dense, rtol=1e-8)
+
+    @jax.jit
+    def values(sites):
+        free = unconstrain_fn(hierarchical_model, args, {}, sites)
+        potential = partial(potential_energy, hierarchical_model, args, {})
+        drawn = assemble(model, sites)
+        dense = dense_log_likelihood(drawn, grid, sites["mean.location"], sites["mean.spread"])
+        with numpyro.handlers.block():
+            conditioned = numpyro.handlers.substitute(hierarchical_model, sites)
+            trace = numpyro.handlers.trace(conditioned).get_trace(*args)
+        likelihood = trace["likelihood"]["fn"].log_factor
+        grams = drawn.task.gram(), model.task.gram()
+        return *jax.value_and_grad(potential)(free), likelihood, dense, *grams
+
+    value, gradient, likelihood, dense, gram, expected = values(sites)
+    assert_allclose(gram, expected, rtol=1e-6)
+    assert_allclose(likelihood, dense, rtol=1e-8)
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in gradient.values())
     assert any(np.abs(g).max() > 1e-3 for g in gradient.values())

@@ -172,7 +172,7 @@ def test_incomplete_curves_are_fitted_as_by_dense_algebra():
     starts = stack([start])
     solver = select_solver(start, grid).solver
     got, want = (
-        eqx.filter_jit(fit_mle)(starts, grid, solver=solver, steps=100)
+        eqx.filter_jit(fit_mle)(starts, grid, solver=solver, steps=40)
         for solver in (solver, ByOracle())
     )
     assert_allclose(got.log_likelihood, want.log_likelihood, rtol=1e-6)

@@ -163,8 +163,8 @@ def test_formula_and_definiteness(name, space, seed):
         rng = np.random.default_rng(seed)
         kernel = constrain(tuple(f + rng.normal(size=f.shape) for f in free))
     gram = gram_of(kernel, x)
-    rows = np.asarray(x)
-    expected = [[formula(name, kernel, ENCODERS[space], a, b) for b in rows] for a in rows]
+    rows, plain = np.asarray(x), jax.tree.map(np.asarray, kernel)
+    expected = [[formula(name, plain, ENCODERS[space], a, b) for b in rows] for a in rows]
     np.testing.assert_allclose(gram, np.array(expected), rtol=1e-9)
     np.testing.assert_allclose(gram, gram.T, rtol=1e-12)
     assert np.linalg.eigvalsh(gram).min() > -1e-12 * np.trace(gram)

@@ -71,13 +71,16 @@ def test_the_loop_forecasts_what_its_posterior_says_after_each_query(draws):
         return source, simulate(source, target, budget=budget)
 
     source, trajectory = tune()
+    forecast_after = jax.jit(
+        lambda seen, held_out: forecast(source.condition(seen), source.noise, target, held_out)
+    )
     observations = Observations.empty(budget, target.dtype)
     held_out = np.ones(len(target), bool)
     for query in range(budget):
         config, epoch, score = (leaf[query] for leaf in trajectory[:3])
         observations = observations.append(config, epoch, score)
         held_out[config] &= epoch < epochs - 1
-        after = forecast(source.condition(observations), source.noise, target, held_out)
+        after = forecast_after(observations, held_out)
         loop = jax.tree.map(lambda leaf, q=query: leaf[q], trajectory.forecast)
         jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-6), loop, after)
     assert not held_out.all()

@@ -86,15 +86,20 @@ def test_a_fit_takes_the_same_steps_as_that_on_the_grid():
 
 def test_tunes_as_inference_on_the_grid():
     model, grid, target = problem(task="icm", config="matern", fidelity="fabolas")
-    sources = model.source_posterior(grid, solver=Dense()), model.source_posterior(grid)
-    got, want = jax.jit(lambda: tuple(simulate(s, target, budget=6) for s in sources))()
+
+    @jax.jit
+    def both():
+        sources = model.source_posterior(grid, solver=Dense()), model.source_posterior(grid)
+        return tuple(simulate(source, target, budget=6) for source in sources)
+
+    got, want = both()
     assert (got.config == want.config).all()
     assert (got.recommended == want.recommended).all()
 
 
 def test_a_batch_of_targets_is_as_each_alone():
     model, grid, target = problem(task="icm", config="matern", fidelity="fabolas")
-    posterior = model.source_posterior(grid, solver=Dense())
+    posterior = jax.jit(lambda: model.source_posterior(grid, solver=Dense()))()
     condition = lambda observations: posterior.condition(observations)  # noqa: E731
     first, second = observe(target, 4), observe(target[::-1], 4)
     batch = jax.jit(jax.vmap(condition))(stack([first, second]))

@@ -33,12 +33,14 @@ def observations(response):
 def test_scales_are_those_of_the_scores(name):
     kernel = make_kernel("task", name, small_curves(), jax.random.key(0))
     scaled = ScaledTask(kernel, SCALES)
-    assert_allclose(scaled.gram(), jnp.diag(SCALES) @ kernel.gram() @ jnp.diag(SCALES))
+    gram = jax.jit(lambda task: task.gram())
+    assert_allclose(gram(scaled), jnp.diag(SCALES) @ gram(kernel) @ jnp.diag(SCALES))
 
     # The sources' latent scores are SCALES times larger, so that the response to them is smaller:
     # the target is then as it is without scales, and its covariances as the scales say.
     response = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)))
-    plain = kernel.with_target(observations(response)).gram()
-    joined = scaled.with_target(observations(response / SCALES)).gram()
-    with_target = jnp.append(SCALES, 1)
-    assert_allclose(joined, with_target[:, None] * with_target * plain, rtol=1e-9, atol=1e-12)
+    with_target = jax.jit(lambda task, response: task.with_target(observations(response)).gram())
+    plain = with_target(kernel, response)
+    joined = with_target(scaled, response / SCALES)
+    scales = jnp.append(SCALES, 1)
+    assert_allclose(joined, scales[:, None] * scales * plain, rtol=1e-9, atol=1e-12)
