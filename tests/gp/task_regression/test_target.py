@@ -141,7 +141,7 @@ def test_sources_that_mislead_lose_their_weight(mixture, flipped):
     grid, prior = mixture
     target = grid.scores[0]
     if flipped:
-        target = 2 * target.mean() - target
+        target = 2 * target.mean(0) - target
     configs, epochs = jnp.repeat(jnp.arange(CONFIGS), EPOCHS), jnp.tile(jnp.arange(EPOCHS), CONFIGS)
     posterior, _ = told(prior, configs, epochs, target[configs, epochs])
     without = np.exp(posterior.log_weights[-1])
