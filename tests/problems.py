@@ -24,6 +24,8 @@ SMALL_RUN = {
     "split": "leave_one_out",
     "pair": None,
     "repeat": 0,
+    "num_sources": None,
+    "draws": 1,
     "tuners": ["random_search", "best_list"],
     "plugins": [],
     "workers": 1,

@@ -99,7 +99,13 @@ def run(
     with precision(values["precision"]), processes as executor:
         curves = _load(database, json.dumps(values["database_options"]))
         splits = make_splits(
-            database, curves, kind=values["split"], pair=values["pair"], repeat=values["repeat"]
+            database,
+            curves,
+            kind=values["split"],
+            pair=values["pair"],
+            repeat=values["repeat"],
+            num_sources=values["num_sources"],
+            draws=values["draws"],
         )
         cells = make_cells(splits, seeds=values["seeds"])
         chunks = make_chunks(cells, size=values["chunk"])

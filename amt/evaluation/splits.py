@@ -52,6 +52,8 @@ def make_splits(
     kind: str = "paper",
     pair: int | Sequence[int] | None = None,
     repeat: int | Sequence[int] | Literal["all"] | None = None,
+    num_sources: int | None = None,
+    draws: int = 1,
 ) -> list[Split]:
     """Splits of a database into source tasks and a target task.
 
@@ -63,9 +65,12 @@ def make_splits(
         pair: only these, by their position (from 0); None for all.
         repeat: training runs of the database, all splits of one after those of another; None for
             their mean. Curves of a single run are its repeat 0.
+        num_sources: number of source tasks of "leave_one_out", drawn at random, the same for all
+            repeats; None for all others.
+        draws: how often they are drawn; the pairs of one draw stand behind those of another.
 
     Raises:
-        ValueError: no such kind, pair or repeat.
+        ValueError: no such kind, pair or repeat, or not so many sources.
     """
     check_choice("split", kind, ("paper", "leave_one_out"))
     recorded = 1 if curves.repeats is None else len(curves.repeats)
@@ -76,12 +81,23 @@ def make_splits(
         for run in chosen:
             check_choice("repeat", run, range(recorded))
         runs = {run: curves if curves.repeats is None else curves.repeat(run) for run in chosen}
+    if num_sources is not None:
+        check_choice("split with a number of sources", kind, ("leave_one_out",))
+    if kind == "paper":
+        names = paper_pairs(database)
+    else:
+        names = [(sources.tasks, target.tasks[0]) for sources, target in curves.leave_one_out()]
+    if num_sources is not None:
+        check_choice("number of sources", num_sources, range(1, len(curves.tasks)))
+        check_positive("draws", draws)
+        names = [
+            (_drawn(sources, num_sources, draw, number), target)
+            for draw in range(draws)
+            for number, (sources, target) in enumerate(names)
+        ]
     splits = []
     for run, of_run in runs.items():
-        if kind == "paper":
-            pairs = [of_run.split(*names) for names in paper_pairs(database)]
-        else:
-            pairs = list(of_run.leave_one_out())
+        pairs = [of_run.split(*of_pair) for of_pair in names]
         wanted = range(len(pairs)) if pair is None else [pair] if isinstance(pair, int) else pair
         for index in wanted:
             if not 0 <= index < len(pairs):
@@ -89,6 +105,12 @@ def make_splits(
                 raise ValueError(f"no pair {index}; {kind} of {database} has pairs 0 to {last}")
             splits.append(Split(index, *pairs[index], run))
     return splits
+
+
+def _drawn(sources: Sequence[str], count: int, draw: int, target: int) -> list[str]:
+    """Some of the sources, in their order, drawn from a seed of the draw and the target."""
+    chosen = np.random.default_rng([draw, target]).choice(len(sources), count, replace=False)
+    return [sources[int(index)] for index in np.sort(chosen)]
 
 
 def make_cells(splits: Sequence[Split], *, seeds: int = 1) -> list[Cell]:

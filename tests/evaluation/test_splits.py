@@ -29,6 +29,24 @@ def test_chosen_pairs_keep_their_number():
         make_splits("made up", CURVES, kind="half")
 
 
+def test_drawn_sources_are_those_of_every_repeat_and_never_the_target():
+    both = dataclasses.replace(CURVES, scores=None, repeats=np.stack([CURVES.scores] * 2))
+    chosen = partial(make_splits, "made up", both, kind="leave_one_out", num_sources=2)
+    splits = chosen(draws=3, repeat="all")
+    assert [split.index for split in splits] == [*range(3 * TASKS)] * 2
+    for split in splits:
+        assert split.target.tasks[0] == CURVES.tasks[split.index % TASKS]
+        assert split.sources.num_tasks == len({*split.sources.tasks} - {*split.target.tasks}) == 2
+    names = [split.sources.tasks for split in splits]
+    assert names[: 3 * TASKS] == names[3 * TASKS :]
+    assert len({tuple(drawn) for drawn in names[::TASKS]}) > 1
+    assert [s.sources.tasks for s in chosen(repeat=1)] == names[:TASKS]
+    with pytest.raises(ValueError, match="no number of sources 4; there are 1, 2, 3"):
+        chosen(num_sources=TASKS)
+    with pytest.raises(ValueError, match="no split with a number of sources 'paper'"):
+        chosen(kind="paper")
+
+
 def test_chunks_have_one_shape_and_all_cells():
     small, large = (Split(0, *next(small_curves(n).leave_one_out())) for n in (3, 4))
     cells = [Cell(split, seed) for seed in range(3) for split in (small, large)]
