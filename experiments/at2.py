@@ -5,6 +5,7 @@
 python experiments/at2.py                                      # bundled database, about a minute
 python experiments/at2.py database=lcbench kernel.config=matern inference=map
 python experiments/at2.py database=hyperrec split=leave_one_out seeds=5
+python experiments/at2.py tuners=[amt,task_regression] split=leave_one_out num_sources=4 draws=3
 python experiments/at2.py database=losses.csv split=leave_one_out +database_options.minimise=true
 python experiments/at2.py plugins=[mine.py] tuners=[amt,mine]  # mine.py registers a tuner
 ```
