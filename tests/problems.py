@@ -18,6 +18,9 @@ from amt.evaluation.statistics import METRICS
 METHODS = ("amt", "task_regression", "best_list", "source_best", "one_epoch_each", "random_search")
 """The tuners that come with amt."""
 
+RUN_BY_DEFAULT = tuple(method for method in METHODS if method != "task_regression")
+"""Those of `experiments/conf/at2.yaml`."""
+
 SMALL_RUN = {
     "database": "made up",
     "database_options": {},

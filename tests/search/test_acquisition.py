@@ -174,7 +174,8 @@ def test_expected_improvement_underflows_to_0(problem):
 def test_gradients_are_finite_and_those_of_central_differences(problem, name, dtype):
     (mean, variance, _), remaining, incumbent = problem
     mean = mean.copy()
-    mean[0], mean[1] = -30, 30  # far below and above the incumbent
+    # Far below and above the incumbent, and no two alike.
+    mean[0], mean[1] = -30 - np.arange(EPOCHS), 30 + np.arange(EPOCHS)
     args = tuple(jnp.asarray(a, dtype) for a in (mean, variance, incumbent))
 
     @jax.jit
