@@ -42,7 +42,7 @@ def test_a_run_with_more_tuners_keeps_what_is_there(made_up, tmp_path):
     pd.testing.assert_frame_equal(kept, few.frame)
     with pytest.raises(ValueError, match="has results of other settings"):
         run(SMALL_RUN | {"seeds": 2}, tmp_path)
-    with pytest.raises(ValueError, match="no tuner 'x'; there are amt, best_list, source_best"):
+    with pytest.raises(ValueError, match="no tuner 'x'; there are amt, task_regression, best_list"):
         run(SMALL_RUN | {"tuners": ["x"]}, tmp_path)
 
 
