@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from ConfigSpace import Categorical, ConfigurationSpace, EqualsCondition, Float, Integer
+from ConfigSpace.hyperparameters import UniformFloatHyperparameter
 from numpy.testing import assert_allclose, assert_array_equal
 
 from amt import Tuner
@@ -191,6 +192,36 @@ def test_numbers_and_booleans_as_choices(rows, write):
         curves = read(write(given, name), space=space)
         assert [config["nesterov"] for config in curves.configs] == [False] * 3 + [True] * 3
         assert [config["batch"] for config in curves.configs] == [16, 32] * 3
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("space", [None, "given"])
+def test_values_are_the_same_from_any_file(rows, write, ending, space):
+    if space is not None:
+        space = make_space()
+        space.add(Categorical("nesterov", [True, False]), Categorical("factor", [1, 2, 0.5]))
+    factors = [1, 2, 0.5] if ending == "csv" else [1.0, 2.0, 0.5]
+    rows["nesterov"] = rows["config"] % 2 == 0
+    rows["factor"] = [factors[c % 3] for c in rows["config"]]
+    found = examine(write(rows, f"curves.{ending}"), space=space)
+    configs = found.curves.configs
+    assert [config["nesterov"] for config in configs] == [True, False] * 3
+    assert {type(config["nesterov"]) for config in configs} == {bool}
+    assert [config["factor"] for config in configs] == [1, 2, 0.5] * 2
+    expected = [float] * 3 if space is None else [int, int, float]
+    assert [type(config["factor"]) for config in configs[:3]] == expected
+
+
+@pytest.mark.parametrize("text", ["", "NA", "nan", "None", "null", "<NA>"])
+def test_texts_of_an_inactive_hyperparameter(rows, write, text):
+    rows.loc[rows["optimizer"] == "adam", "momentum"] = text
+    path = write(rows)
+    assert read(path).configs == read(write(make_rows(), "plain.csv")).configs
+    found = examine(path)  # without a space
+    assert isinstance(found.space["momentum"], UniformFloatHyperparameter)
+    assert [*map(str, found.space.conditions)] == ["momentum | optimizer == 'sgd'"]
+    rows.loc[4:5, "momentum"] = ["", text]  # both, in rows of one configuration
+    assert read(write(rows)).configs == read(path).configs
 
 
 # Metrics other than accuracy
@@ -406,7 +437,7 @@ def test_configurations_with_two_settings(rows, write):
     ("config", "column", "value", "why"),
     [
         (1, "lr", "2", "lr is 2, outside of real from 0.0001 to 1, log scale"),
-        (1, "lr", "nan", "lr is 'nan', not a number"),
+        (1, "lr", "nan", "Hyperparameter is active but has no value set."),
         (1, "lr", "fast", "lr is 'fast', not a number"),
         (1, "width", "65", "width is 65, outside of integer from 1 to 64"),
         (1, "width", "2.5", "width is '2.5', not a whole number"),

@@ -2,7 +2,7 @@
 
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -25,10 +25,10 @@ from amt.inference import Fitted
 from amt.integrations.optuna.spaces import distributions_of_space
 from amt.precision import precision
 from amt.search.acquisition import Acquisition, get_acquisition, upper_confidence_bound
-from amt.search.candidates import draw
+from amt.search.candidates import draw, plain_values
 from amt.search.fitting import fit_sources, source_posterior
 from amt.search.scoring import Progress, Room, Scorer
-from amt.space import Encoder
+from amt.space import Encoder, comparable, own_value
 
 
 class StudyState(NamedTuple):
@@ -44,7 +44,7 @@ class StudyState(NamedTuple):
     """
 
     configs: list[dict[str, Any]]
-    position: dict[tuple, int]
+    position: dict[Hashable, int]
     trials: dict[int, list[FrozenTrial]]
     observed: list[tuple[int, int, float]]
     pending: list[tuple[int, int]]
@@ -152,7 +152,8 @@ class AMTSampler(BaseSampler):
                 stacklevel=2,
             )
             return {}
-        return dict(self._key(configs[order[min(state.unplaced, len(order) - 1)]]))
+        chosen = configs[order[min(state.unplaced, len(order) - 1)]]
+        return {name: chosen[name] for name in self._distributions if name in chosen}
 
     def sample_independent(
         self,
@@ -208,8 +209,8 @@ class AMTSampler(BaseSampler):
                 f"study {study.study_name!r} is one of its own sources: name the sources without it"
             )
 
-    def _key(self, config: Mapping[str, Any]) -> tuple:
-        return tuple((name, config[name]) for name in self._distributions if name in config)
+    def _key(self, config: Mapping[str, Any]) -> Hashable:
+        return comparable({n: v for n, v in config.items() if n in self._distributions})
 
     def _config(self, trial: FrozenTrial) -> dict[str, Any] | None:
         """The active hyperparameters of a trial; None if they are not all known, or not legal."""
@@ -217,6 +218,7 @@ class AMTSampler(BaseSampler):
         return self._legal({n: params[n] for n in self._distributions if n in params})
 
     def _legal(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        config = {name: own_value(self._space[name], value) for name, value in config.items()}
         values = {**self._constants, **config}
         try:
             legal = deactivate_inactive_hyperparameters(values, self._space)
@@ -289,7 +291,10 @@ class AMTSampler(BaseSampler):
         for index, config in enumerate(configs):
             if index == own:
                 remaining[index, self._last(trial) + 1 :] = True
-            elif all(config.get(name, value) == value for name, value in fixed.items()):
+            elif all(
+                comparable(config.get(name, value)) == comparable(value)
+                for name, value in fixed.items()
+            ):
                 remaining[index, self._remaining(state.trials.get(index, ()))] = True
         remaining[:num_sources] &= self._usable[:, None]
         progress = Progress(
@@ -309,7 +314,8 @@ class AMTSampler(BaseSampler):
         if self._drawn is not None and self._drawn[0] == of_trial:
             return self._drawn[1]
         configs = {}
-        for values in draw(self._space, max(self._candidates, 2), seed)[: self._candidates]:
+        drawn = draw(self._space, max(self._candidates, 2), seed)[: self._candidates]
+        for values in plain_values(self._space, drawn):
             config = {n: v for n, v in values.items() if n in self._distributions}
             for name, value in config.items():
                 config[name] = _on_step(self._distributions[name], value)

@@ -1,6 +1,6 @@
 """Past studies as source tasks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from amt.curves import LearningCurves
 from amt.integrations.optuna.spaces import space_of_distributions
 from amt.outcome import Outcome
+from amt.space import comparable
 
 
 def sources_from_studies(
@@ -72,12 +73,12 @@ def sources_from_studies(
     space = space_of_distributions(_merge(trials))
     if not len(space):
         raise ValueError("no parameter is in all trials of all studies with more than one value")
-    configs: dict[tuple, tuple[int, dict[str, Any]]] = {}
+    configs: dict[Hashable, tuple[int, dict[str, Any]]] = {}
     cells: dict[tuple[int, int, int], list[float]] = {}
     for task, name in enumerate(chosen):
         for trial in trials[name]:
             config = {p: trial.params[p] for p in space}
-            row, _ = configs.setdefault(tuple(config.values()), (len(configs), config))
+            row, _ = configs.setdefault(comparable(config), (len(configs), config))
             for step, value in trial.intermediate_values.items():
                 if step < first_step:
                     raise ValueError(
@@ -129,7 +130,8 @@ def _unite(old: BaseDistribution, new: BaseDistribution) -> BaseDistribution | N
     if old == new:
         return old
     if isinstance(old, CategoricalDistribution) and isinstance(new, CategoricalDistribution):
-        more = [choice for choice in new.choices if choice not in old.choices]
+        known = {comparable(choice) for choice in old.choices}
+        more = [choice for choice in new.choices if comparable(choice) not in known]
         return CategoricalDistribution((*old.choices, *more))
     if isinstance(old, IntDistribution) and isinstance(new, IntDistribution):
         finest = 1
