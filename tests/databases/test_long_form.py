@@ -177,6 +177,52 @@ def test_other_names(rows, write):
         read(path, columns={"value": "val_acc"})
 
 
+def test_hyperparameters_with_the_names_of_other_columns(rows, write):
+    """SVMs have a cost, networks may have epochs and a seed; nothing of them is swallowed."""
+    plain = read(write(rows.drop(columns="cost"), "plain.csv"))
+    rows = rows.rename(columns={"epoch": "step", "lr": "cost", "width": "epoch"})
+    rows = rows.loc[:, ~rows.columns.duplicated(keep="last")].assign(seed=rows["config"] + 5)
+    rows["cost"] = make_rows()["lr"]
+    columns = {"epoch": "step", "cost": None, "seed": None}
+    path = write(rows)
+    found = examine(path, columns=columns)
+    assert not found.faults
+    assert [*found.space] == ["cost", "epoch", "optimizer", "seed", "momentum"]
+    assert "column 'epoch' is a hyperparameter, as column 'step' is the epoch: ignore it" in str(
+        found.notes
+    )
+    for config, other in zip(found.curves.configs, plain.configs, strict=True):
+        assert (config["cost"], config["epoch"]) == (other["lr"], other["width"])
+    assert [config["seed"] for config in found.curves.configs] == list(range(5, 11))
+    assert found.curves.cost is None
+    assert_array_equal(found.curves.scores, plain.scores)
+    # With the search space, all that is ambiguous follows from it, but for what is needed.
+    again = examine(path, columns={"epoch": "step"}, space=found.space)
+    assert again.curves.configs == found.curves.configs
+    assert "column 'cost' is the hyperparameter of the search space: columns={'cost': 'cost'}" in (
+        str(again.notes)
+    )
+    fault, *_ = examine(path, space=found.space, ignore=["step"]).faults
+    assert fault.what == (
+        "hyperparameter 'epoch' has the name of the column of epochs: say which column has those "
+        "by columns={'epoch': NAME}"
+    )
+
+
+def test_a_column_that_may_be_a_hyperparameter_is_noted(rows, write):
+    def noted(rows):
+        found = examine(write(rows))
+        assert not found.faults
+        return [n.what.split(":")[0] for n in found.notes if "is read as" in n.what]
+
+    assert noted(rows) == [
+        "column 'cost' is read as the cost of a run, and is the same in all rows of a configuration"
+    ]
+    assert noted(rows.assign(cost=rows["cost"] + rows["epoch"])) == []
+    assert noted(rows.assign(cost=2, seed=3)) == []
+    assert len(noted(rows.assign(seed=rows["config"]))) == 2
+
+
 @pytest.mark.parametrize("ending", ["json", "yaml", "yml"])
 def test_space_file(rows, write, tmp_path, ending):
     path = tmp_path / f"space.{ending}"

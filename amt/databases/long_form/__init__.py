@@ -9,6 +9,9 @@
 | `seed` | optional: which of several training runs |
 | all others | hyperparameters of the configuration; empty (or NA, nan, None) where inactive |
 
+A hyperparameter can have the name of another column: `columns={"epoch": "step"}` says that the
+epochs are in `step`, and `columns={"cost": None}` that `cost` is a hyperparameter.
+
 Columns and rows come in any order, and curves may differ in length. Tasks and configurations are
 sorted by their names (numbers by value), and what is not in the file is missing (NaN). The seeds of
 each task and configuration, sorted, are its repeats 0, 1, ...; its cost is their mean.

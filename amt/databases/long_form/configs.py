@@ -34,8 +34,8 @@ def configuration_texts(
 
     faults, columns = [], {}
     codes, ids = pd.factorize(table["config"])
-    for name in hyperparameter_columns(table):
-        code, unique = pd.factorize(table[name])
+    for name, column in hyperparameter_columns(table).items():
+        code, unique = pd.factorize(table[column])
         values = [_meaning(text) for text in unique]
         value = pd.factorize(pd.Series(values, dtype=object))[0][code]
         pairs, first, count = np.unique(
@@ -44,7 +44,7 @@ def configuration_texts(
         order = np.lexsort((first, -count, pairs[0]))
         right = order[np.unique(pairs[0][order], return_index=True)[1]]
         row = first[right]
-        texts = table[name].to_numpy()
+        texts = table[column].to_numpy()
         columns[name] = texts[row]
 
         def difference(i: int, name: str = name, texts: Any = texts, row: Any = row) -> str:
