@@ -1,5 +1,6 @@
 """The live tuner: ask for a trial, train it for one more epoch, tell its score."""
 
+import warnings
 from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from os import PathLike
@@ -142,7 +143,7 @@ class Tuner:
         **options: Any,
     ):
         grid = CurveGrid.of(sources, dtype)
-        self._sources_space, self._encode = sources.space, Encoder(sources.space)
+        self._sources, self._encode = sources, Encoder(sources.space)
         self._space = deepcopy(sources.space if space is None else space)
         if space is not None:
             check_within(self._space, sources.space)
@@ -296,6 +297,9 @@ class Tuner:
         Raises:
             ValueError: no such configuration or epoch, a score told before, or one that is not
                 finite (for a run that diverged, see `fail`).
+
+        Warns:
+            UserWarning: the score is far from all that the sources have.
         """
         where = f"configuration {number}, epoch {epoch}"
         if not 0 <= number < len(self.configs) or epoch not in self._position:
@@ -307,6 +311,9 @@ class Tuner:
             raise ValueError(f"the score of {where} is {score}, not a finite number")
         if any(told[:2] == (number, epoch) for told in self._state.told):
             raise ValueError(f"the score of {where} was told before")
+        unexpected = self._sources.unexpected(float(score))
+        if unexpected is not None:
+            warnings.warn(f"the score of {where} {unexpected}", stacklevel=2)
         self._state.told.append((int(number), int(epoch), float(score)))
         self._state.end(number, epoch)
         self._posterior = None
@@ -334,7 +341,7 @@ class Tuner:
         Raises:
             ValueError: it is not legal in the sources' space.
         """
-        (config,) = check_configs(self._sources_space, [config])
+        (config,) = check_configs(self._sources.space, [config])
         key = self._key(config)
         if key not in self._numbers:
             self._adopt(config)
@@ -392,7 +399,7 @@ class Tuner:
         self._save()
 
     def _key(self, config: Mapping[str, Any]) -> Hashable:
-        return config_key(self._sources_space, config)
+        return config_key(self._sources.space, config)
 
     def _append(self, config: Mapping[str, Any]) -> None:
         self._numbers.setdefault(self._key(config), len(self.configs))
@@ -400,7 +407,7 @@ class Tuner:
         self._features = np.concatenate([self._features, self._encode([config])])
 
     def _adopt(self, config: Mapping[str, Any]) -> int:
-        (config,) = check_configs(self._sources_space, [dict(config)])
+        (config,) = check_configs(self._sources.space, [dict(config)])
         self._append(config)
         self._state.added.append(config)
         self._posterior = None

@@ -387,6 +387,13 @@ def test_gaps_blank_rows_and_unscored_configurations(rows, write):
     ]
 
 
+def test_a_task_with_epochs_of_its_own_is_noted(rows, write):
+    rows.loc[rows["task"] == "b", "epoch"] = rows["epoch"] * 1000
+    assert "tasks share no epoch with another task" in notes(write(rows))
+    assert "  'b': 1000, 2000, 3000, 4000 ..." in notes(write(rows))
+    assert notes(write(rows[rows["task"] == "b"])) == []
+
+
 def test_same_configurations(rows, write):
     rows.loc[rows["config"] == 4, ["lr", "width", "momentum"]] = [
         *rows.loc[0, ["lr", "width", "momentum"]]

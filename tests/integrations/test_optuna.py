@@ -601,12 +601,32 @@ def test_steps_that_the_sources_do_not_have_change_nothing():
     trial = study.ask()
     suggest(trial)
     trial.report(0.01, 0)  # before the first
-    assert not trial.should_prune()
+    with pytest.warns(UserWarning, match=r"reports steps \(0 \.\.\.\) of which"):
+        assert not trial.should_prune()
     trial.report(0.01, 1)
     assert trial.should_prune()
     for step in (EPOCHS, EPOCHS + 1):  # the last, and after it
         trial.report(0.01, step)
         assert not trial.should_prune()
+
+
+def test_values_in_another_unit_are_warned_of_once():
+    sampler = new_sampler()
+    study = new_study(sampler)
+    add(study, ONE, [85.0, 90.0], state=TrialState.PRUNED)
+    with pytest.warns(UserWarning, match="a score of study .* is 85, where those of"):
+        sampler._state(study, study.trials[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        sampler._state(study, study.trials[0])
+
+
+def test_past_studies_that_share_no_step_are_named(storage):
+    for name, steps in {"x": (0, 1), "y": (1, 2), "far": (1000, 2000)}.items():
+        add(study_in(storage, name), ONE, dict.fromkeys(steps, 0.5))
+    with pytest.warns(UserWarning, match="study 'far' shares no step .* reports 1000, 2000") as w:
+        assert sources_from_studies(storage).num_epochs == 5
+    assert len(w) == 1
 
 
 def test_every_configuration_tried_leaves_random_ones_with_a_warning():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +123,16 @@ def test_choices_that_no_file_can_hold_are_refused_at_once(sources, tmp_path):
     assert json.loads(json.dumps({1: 2})) != {1: 2}
     with pytest.raises(ValueError, match=r"'kernel': a state file cannot hold the choice {1: 2}"):
         Tuner(curves, jax.random.key(0), state=tmp_path / "state.npz")
+
+
+def test_a_score_in_another_unit_is_warned_of_and_kept(new_tuner):
+    tuner = new_tuner()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tuner.tell(0, 1, 0.1)
+    with pytest.warns(UserWarning, match="score of configuration 1, epoch 2 is 85, where those of"):
+        tuner.tell(1, 2, 85.0)
+    assert tuner.told == ((0, 1, 0.1), (1, 2, 85.0))
 
 
 # Recommendations

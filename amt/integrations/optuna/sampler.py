@@ -74,7 +74,7 @@ class AMTSampler(BaseSampler):
         candidates: how many random configurations are considered; 0 for those of the sources alone.
         resume: whether configurations of pruned trials are candidates again (module docstring).
         first_step: the step that trials report for their first epoch. Steps that are not among the
-            epochs of the sources have no effect.
+            epochs of the sources have no effect; of a study that shares none, a warning says so.
         fit: a fit to these sources (`amt.fit_sources`) by any inference, instead of a new one.
         kernels: as in `amt.fit_sources`.
         options: of `amt.fit_sources`.
@@ -124,6 +124,7 @@ class AMTSampler(BaseSampler):
         self._candidates = candidates
         self._drawn: tuple[tuple[int, str], list[dict[str, Any]]] | None = None
         self._resume = resume
+        self._warned: set[tuple[str, str]] = set()
         self._sources = sources
         self._encode = Encoder(sources.space)
         self._constants = {h.name: h.value for h in self._space.values() if isinstance(h, Constant)}
@@ -184,6 +185,7 @@ class AMTSampler(BaseSampler):
             return False
         if not np.isfinite(trial.intermediate_values[step]):
             return True
+        self._warn(study, [], {*trial.intermediate_values})
         config = self._config(trial)
         if config is None or step not in self._steps or step == max(self._steps):
             return False
@@ -238,7 +240,7 @@ class AMTSampler(BaseSampler):
         trials: dict[int, list[FrozenTrial]] = {}
         observed: list[tuple[int, int, float]] = []
         pending: list[tuple[int, int]] = []
-        unplaced = 0
+        unplaced, reported = 0, set()
         for recorded in study.get_trials(deepcopy=False):
             own = recorded.number == trial.number
             other = trial if own else recorded
@@ -251,6 +253,7 @@ class AMTSampler(BaseSampler):
             if at == len(configs):
                 configs.append(config)
             trials.setdefault(at, []).append(other)
+            reported.update(other.intermediate_values)
             observed += [
                 (at, self._steps[step], float(self._sources.outcome.forward(value)))
                 for step, value in other.intermediate_values.items()
@@ -260,7 +263,29 @@ class AMTSampler(BaseSampler):
             if running and following < len(self._steps):
                 pending.append((at, following))
         observed = list(dict.fromkeys(observed))
+        self._warn(study, observed, reported)
         return StudyState(configs, position, trials, observed, pending, unplaced)
+
+    def _warn(
+        self, study: Study, observed: Sequence[tuple[int, int, float]], reported: set[int]
+    ) -> None:
+        """Warn, once, of values that have no effect or can hardly be of the sources' metric."""
+        messages = [
+            f"a score of study {study.study_name!r} {why}"
+            for *_, score in observed
+            if (why := self._sources.unexpected(score)) is not None
+        ][:1]
+        if reported and not reported & {*self._steps}:
+            steps, theirs = (", ".join(map(str, sorted(s)[:5])) for s in (reported, self._steps))
+            messages.append(
+                f"study {study.study_name!r} reports steps ({steps} ...) of which the sources have "
+                f"none ({theirs} ...), so that its values have no effect: see `first_step`"
+            )
+        for message in messages:
+            kind = study.study_name, message.split(" is ")[0]
+            if kind not in self._warned:
+                self._warned.add(kind)
+                warnings.warn(message, stacklevel=2)
 
     def _remaining(self, trials: Sequence[FrozenTrial]) -> slice:
         """The epochs that a new trial of a configuration with these trials would train."""

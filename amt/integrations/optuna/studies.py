@@ -1,5 +1,6 @@
 """Past studies as source tasks."""
 
+import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,9 @@ def sources_from_studies(
             objectives; studies differ in direction or in a parameter's kind; or a step is before
             the first. The message names study, trial and step.
         KeyError: there is no such study.
+
+    Warns:
+        UserWarning: a study shares no step with another.
     """
     known = optuna.get_all_study_names(storage)
     chosen = list(known if names is None else names)
@@ -88,6 +92,7 @@ def sources_from_studies(
                 cell = cells.setdefault((task, row, step - first_step + 1), [])
                 if np.isfinite(value):
                     cell.append(value)
+    _warn_of_other_steps(chosen, cells, first_step)
     epochs = sorted({epoch for _, _, epoch in cells})
     values = np.full((len(chosen), len(configs), len(epochs)), np.nan)
     for (task, row, epoch), found in cells.items():
@@ -103,6 +108,23 @@ def sources_from_studies(
         epochs=np.array(epochs),
         outcome=outcome,
     )
+
+
+def _warn_of_other_steps(
+    studies: Sequence[str], cells: Iterable[tuple[int, int, int]], first_step: int
+) -> None:
+    """Warn of studies whose steps are those of no other, so that nothing is learned of them."""
+    epochs: dict[int, set[int]] = {task: set() for task in range(len(studies))}
+    for task, _, epoch in cells:
+        epochs[task].add(epoch)
+    for task, own in epochs.items():
+        others = set().union(*(e for other, e in epochs.items() if other != task))
+        if others and not own & others:
+            steps = ", ".join(str(epoch - 1 + first_step) for epoch in sorted(own)[:5])
+            warnings.warn(
+                f"study {studies[task]!r} shares no step with another: it reports {steps} ...",
+                stacklevel=3,
+            )
 
 
 def _merge(trials: Mapping[str, Sequence[FrozenTrial]]) -> dict[str, BaseDistribution]:
