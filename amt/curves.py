@@ -113,6 +113,33 @@ class LearningCurves:
         """The configurations as `amt.space.Encoder` encodes them."""
         return Encoder(self.space)(self.configs)
 
+    @cached_property
+    def expected_range(self) -> tuple[float, float]:
+        """The range that another score of the same metric is expected in; (-inf, inf) if none is.
+
+        It is [0, 1] where the scores are a metric within that, and else reaches three times the
+        range of the scores beyond it on both sides.
+        """
+        known = self.scores[~np.isnan(self.scores)]
+        if not known.size:
+            return -np.inf, np.inf
+        lower, upper = float(known.min()), float(known.max())
+        if self.outcome == RobustOutcome() and lower >= 0 and upper <= 1:
+            return 0.0, 1.0
+        beyond = 3 * max(upper - lower, 1e-3 * max(abs(lower), abs(upper)))
+        return lower - beyond, upper + beyond
+
+    def unexpected(self, score: float) -> str | None:
+        """The reason why a score can hardly be of the same metric, if there is one."""
+        lower, upper = self.expected_range
+        if lower <= score <= upper:
+            return None
+        return (
+            f"is {score:.6g}, where those of the sources are from {np.nanmin(self.scores):.6g} to "
+            f"{np.nanmax(self.scores):.6g}: is it in their unit, and made by "
+            "`sources.outcome.forward`?"
+        )
+
     def select(
         self,
         *,

@@ -4,8 +4,9 @@ A search space is a `ConfigSpace.ConfigurationSpace`, a configuration a dict of 
 active hyperparameters. `Encoder` turns configurations into rows of numbers.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,9 @@ from ConfigSpace import Configuration, ConfigurationSpace, EqualsCondition, InCo
 from ConfigSpace.hyperparameters import (
     CategoricalHyperparameter,
     Constant,
+    FloatHyperparameter,
     Hyperparameter,
+    IntegerHyperparameter,
     NumericalHyperparameter,
     OrdinalHyperparameter,
 )
@@ -25,9 +28,9 @@ _Ordered = NumericalHyperparameter | OrdinalHyperparameter
 
 
 def check_configs(space: ConfigurationSpace, configs: Iterable[Config]) -> tuple[dict, ...]:
-    """The configurations as dicts of plain Python values, all of them legal in `space`.
+    """The configurations as dicts of the space's own values, all of them legal in it.
 
-    Constants may be left out.
+    The values are Python's own (`own_value`). Constants may be left out.
 
     Raises:
         ValueError: a value is outside of its range, an active hyperparameter has none, an inactive
@@ -39,7 +42,7 @@ def check_configs(space: ConfigurationSpace, configs: Iterable[Config]) -> tuple
             make_configuration(space, config)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"configuration {index} is not legal: {error}") from error
-        checked.append({name: _plain(value) for name, value in config.items()})
+        checked.append({name: own_value(space[name], value) for name, value in config.items()})
     return tuple(checked)
 
 
@@ -50,6 +53,11 @@ def make_configuration(space: ConfigurationSpace, config: Config) -> Configurati
         ValueError, KeyError, TypeError: it is not legal.
     """
     values = {**dict.fromkeys(space, NotSet), **config}
+    for name, value in config.items():
+        if name in space and value is not NotSet:
+            values[name] = own_value(space[name], value)
+            if not isinstance(space[name], NumericalHyperparameter):
+                _choice(space[name], value)
     for name, hyperparameter in space.items():  # parents come first
         if isinstance(hyperparameter, Constant) and values[name] is NotSet:
             conditions = space.parent_conditions_of[name]
@@ -58,8 +66,54 @@ def make_configuration(space: ConfigurationSpace, config: Config) -> Configurati
     return Configuration(space, values={n: v for n, v in values.items() if v is not NotSet})
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def choices_of(hyperparameter: Any) -> tuple[Any, ...]:
+    """The values of a categorical, ordinal or constant hyperparameter, as Python's own."""
+    for name in ("choices", "sequence"):
+        if hasattr(hyperparameter, name):
+            return tuple(map(plain, getattr(hyperparameter, name)))
+    return (plain(hyperparameter.value),)
+
+
+def own_value(hyperparameter: Hyperparameter, value: Any) -> Any:
+    """The value of a hyperparameter that equals `value`, as Python's own; `value` if none does.
+
+    A file or a library in between may have made a list of a tuple, 1.0 of 1 or NumPy's types of
+    Python's: what comes back is the choice as the search space has it, an `int` of an integer
+    hyperparameter and a `float` of a real one.
+    """
+    value = plain(value)
+    if isinstance(hyperparameter, IntegerHyperparameter):
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        return int(value) if whole else value
+    if isinstance(hyperparameter, FloatHyperparameter):
+        return float(value) if isinstance(value, Real) else value
+    wanted = comparable(value)
+    return next((c for c in choices_of(hyperparameter) if comparable(c) == wanted), value)
+
+
+def plain(value: Any) -> Any:
+    """A value as Python's own, where it is of NumPy's types, inside of a list or tuple too."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    return value
+
+
+def comparable(value: Any) -> Hashable:
+    """A form of a value that is hashable, the same of a list and a tuple, and of any NaN."""
+    value = plain(value)
+    if isinstance(value, list | tuple):
+        return tuple(map(comparable, value))
+    if isinstance(value, Mapping):
+        return frozenset((comparable(k), comparable(v)) for k, v in value.items())
+    return float if isinstance(value, float) and np.isnan(value) else value
+
+
+def config_key(space: ConfigurationSpace, config: Config) -> Hashable:
+    """A form of a configuration that equal ones share, constants left out or not."""
+    varying = {n: v for n, v in config.items() if not isinstance(space[n], Constant)}
+    return comparable(varying)
 
 
 class Group(NamedTuple):
@@ -174,7 +228,11 @@ class Encoder:
         return (self.columns.index(f"{column} is active"),)
 
     def __call__(self, configs: Sequence[Config]) -> Float[np.ndarray, "config feature"]:
-        """Features of configurations that are legal (`check_configs`)."""
+        """Features of configurations that are legal (`check_configs`).
+
+        Raises:
+            ValueError: a value is none of its hyperparameter's choices.
+        """
         return np.array([self._row(config) for config in configs]).reshape(-1, self.num_features)
 
     def _row(self, config: Config) -> list[float]:
@@ -183,9 +241,10 @@ class Encoder:
             for members in self._numeric.values()
         ]
         one_hot = [
-            float(config.get(h.name) == choice)
+            float(index == position)
             for h in self._categorical.values()
-            for choice in h.choices
+            for position in [_choice(h, config[h.name]) if h.name in config else None]
+            for index in range(len(h.choices))
         ]
         active = [
             float(any(name in config for name in names)) for names in self._conditional.values()
@@ -193,10 +252,19 @@ class Encoder:
         return numeric + one_hot + active
 
 
+def _choice(hyperparameter: Hyperparameter, value: Any) -> int:
+    """The position of a value among the choices of a hyperparameter."""
+    wanted = comparable(value)
+    for position, choice in enumerate(choices_of(hyperparameter)):
+        if comparable(choice) == wanted:
+            return position
+    raise ValueError(f"{hyperparameter.name} is {value!r}, none of its choices")
+
+
 def _position(hyperparameter: _Ordered, value: Any) -> float:
     """Where in its range a numeric or ordinal hyperparameter's value is, from 0 to 1."""
     if isinstance(hyperparameter, OrdinalHyperparameter):
-        return hyperparameter.sequence.index(value) / max(len(hyperparameter.sequence) - 1, 1)
+        return _choice(hyperparameter, value) / max(len(hyperparameter.sequence) - 1, 1)
     scale = np.log if getattr(hyperparameter, "log", False) else np.asarray
     lower, upper, at = (
         scale(float(x)) for x in (hyperparameter.lower, hyperparameter.upper, value)

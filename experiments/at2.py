@@ -42,6 +42,7 @@ from amt.compilation import use_compilation_cache
 from amt.evaluation.figures import recommendation_figure, save_figure
 from amt.evaluation.provenance import fingerprint
 from amt.evaluation.runs import NOT_SHARED, Run, run
+from amt.evaluation.settings import check_settings, run_main
 from amt.evaluation.tables import console_tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,11 +52,12 @@ ROOT = Path(__file__).resolve().parents[1]
 def main(conf: DictConfig) -> None:
     values: dict[str, Any] = OmegaConf.to_container(conf, resolve=True)  # pyright: ignore
     output, log_x = values.pop("output"), values.pop("log_x")
-    folder = output_folder(values) if output is None else Path(output).resolve()
+    folder = output_folder(values) if output is None else Path(str(output)).resolve()
     console = Console()
     use_compilation_cache()
     columns = TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn()
     try:
+        check_settings({"log_x": log_x})
         with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
             bar = progress.add_task("parts")
             done = run(
@@ -113,4 +115,4 @@ def report(done: Run, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main, "at2.py")

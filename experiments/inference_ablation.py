@@ -19,6 +19,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from amt.compilation import use_compilation_cache
+from amt.evaluation.settings import run_main
 from amt.evaluation.sweeps import sweep_run
 
 
@@ -29,4 +30,4 @@ def main(conf: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main, "inference_ablation.py")

@@ -22,6 +22,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from amt.compilation import use_compilation_cache
+from amt.evaluation.settings import run_main
 from amt.evaluation.sweeps import sweep_run
 
 
@@ -32,4 +33,4 @@ def main(conf: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main, "kernel_ablation.py")

@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from amt.curves import LearningCurves
+from amt.outcome import Outcome
 from amt.space import Encoder
 from tests.problems import small_configs, small_curves, small_space
 
@@ -254,3 +255,21 @@ def test_leave_one_out_has_each_task_as_the_target_once(curves):
 def test_leave_one_out_of_one_task_is_an_error(curves):
     with pytest.raises(ValueError, match="target 'a'"):
         list(curves.select(tasks=["a"]).leave_one_out())
+
+
+def test_scores_that_can_hardly_be_of_the_same_metric():
+    accuracies = small_curves()
+    assert accuracies.expected_range == (0.0, 1.0)
+    assert accuracies.unexpected(0.01) is accuracies.unexpected(0.999) is None
+    assert "is 85, where those of the sources are from 0." in str(accuracies.unexpected(85.0))
+    metric = 100 * accuracies.scores
+    outcome = Outcome.fit(metric)
+    percent = dataclasses.replace(accuracies, scores=outcome.forward(metric), outcome=outcome)
+    lower, upper = percent.expected_range
+    worst, best = percent.scores.min(), percent.scores.max()
+    assert_allclose([lower, upper], [4 * worst - 3 * best, 4 * best - 3 * worst])
+    assert percent.unexpected(float(outcome.forward(85.0))) is None
+    assert percent.unexpected(85.0) is not None  # the metric itself, not its score
+    constant = dataclasses.replace(accuracies, scores=np.full_like(metric, 200.0))
+    assert constant.unexpected(200.1) is None
+    assert constant.unexpected(0.9) is not None

@@ -255,3 +255,57 @@ def test_configurations_of_configspace_itself_are_legal():
     assert features.max() <= 1
     assert_array_equal(features[:, 3:5].sum(1), np.ones(20))
     assert len(check_configs(space, small_configs(20))) == 20
+
+
+# Values that come back from a file, or from another library
+
+
+def mixed_space():
+    space = ConfigurationSpace()
+    space.add(
+        Categorical("kernel", [(3, 3), (5, 5), "none"]),
+        Categorical("factor", [1, 2, 0.5]),
+        Categorical("nesterov", [True, False]),
+        OrdinalHyperparameter("width", [16, 32]),
+        Constant("shape", (1, 2)),
+        Integer("depth", (1, 9)),
+        Float("rate", (0, 1)),
+    )
+    return space
+
+
+OWN = {
+    "kernel": (5, 5),
+    "factor": 1,
+    "nesterov": True,
+    "width": 32,
+    "shape": (1, 2),
+    "depth": 2,
+    "rate": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"kernel": [5, 5], "shape": [1, 2]},  # JSON
+        {"factor": 1.0, "depth": 2.0, "width": 32.0, "rate": 1, "nesterov": 1},  # tables of numbers
+        {name: np.asarray(value)[()] for name, value in OWN.items()},  # NumPy
+    ],
+)
+def test_values_come_back_as_the_space_has_them(changed):
+    (checked,) = check_configs(mixed_space(), [OWN | changed])
+    assert checked == OWN
+    assert list(map(type, checked.values())) == list(map(type, OWN.values()))
+    assert type(checked["kernel"][0]) is int
+    encoder = Encoder(mixed_space())
+    assert_array_equal(encoder([OWN | changed]), encoder([OWN]))
+    assert encoder([OWN])[0, encoder.columns.index("kernel=(5, 5)")] == 1
+
+
+def test_a_value_that_is_no_choice_is_no_row_of_zeros():
+    for name, value in {"kernel": [7, 7], "width": 8, "factor": 3}.items():
+        with pytest.raises(ValueError, match=name):
+            check_configs(mixed_space(), [OWN | {name: value}])
+        with pytest.raises(ValueError, match=f"{name} is .*, none of its choices"):
+            Encoder(mixed_space())([OWN | {name: value}])

@@ -58,11 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    def renamed(text: str) -> tuple[str, str]:
+    def renamed(text: str) -> tuple[str, str | None]:
         name, equals, column = text.partition("=")
         if not equals:
             raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=COLUMN")
-        return name, column
+        return name, column or None
 
     parser = argparse.ArgumentParser(prog="python -m amt.databases", description=__doc__)
     check = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=renamed,
         metavar="NAME=COLUMN",
-        help=f"what {names} is called in the file",
+        help=f"what {names} is called in the file; `--column cost=` if cost is a hyperparameter",
     )
     add("--ignore", action="append", default=[], metavar="COLUMN", help="leave a column out")
     add("--limit", type=int, default=LIMIT, help="rows to print of each kind (%(default)s)")

@@ -1,5 +1,7 @@
 """Reads search spaces of data files, infers them from texts, and parses texts as their values."""
 
+import ast
+import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -22,7 +24,14 @@ from ConfigSpace.hyperparameters import (
     IntegerHyperparameter,
 )
 
+from amt.space import choices_of, comparable
+
 _PARENT_VALUES = 20
+
+_EMPTY = ("", "<NA>", "NA", "N/A", "n/a", "NULL", "null", "None", "NaN", "nan", "-NaN", "-nan")
+_ODD = ("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN")
+MISSING = frozenset((*_EMPTY, *_ODD))
+"""Texts that stand for no value: those of pandas.read_csv."""
 
 
 def read_space(path: str | PathLike[str]) -> ConfigurationSpace:
@@ -55,20 +64,50 @@ def infer_space(settings: Sequence[Mapping[str, str]]) -> ConfigurationSpace:
     r"""A guess at the search space that configurations are from, given as the texts of a file.
 
     - A hyperparameter of one value is constant (categorical, if it is conditional). One of several
-      is an integer if all are whole numbers, else real if all are numbers, else categorical.
+      is an integer if all are whole numbers, else real if all are numbers, else categorical, with
+      the choices False and True if all are these in any case.
     - An integer ranges from the smallest to the largest value, a real one from and to these,
       rounded outwards to two digits.
     - Of a positive one, the values between the extremes say whether it is on a log scale: it is if
       log-uniform is likelier than uniform on that range, which is if their geometric mean is below
       \((u - l) / \log(u / l)\).
-    - A hyperparameter that is empty in some configurations is active under the values of a parent
-      that tell where it is: a categorical one if there is one, else an integer one of at most 20
-      values; one that is always active, if there is one.
+    - A hyperparameter that is empty in some configurations (or one of the other texts `MISSING`) is
+      active under the values of a parent that tell where it is: a categorical one if there is one,
+      else an integer one of at most 20 values; one that is always active, if there is one. Where
+      nothing tells, a text such as None is one more choice of a categorical one.
 
     Raises:
         ValueError: nothing tells when a hyperparameter is active, it never is, or there is none.
     """
-    texts = {name: [setting[name] for setting in settings] for name in settings[0]}
+    written = {name: [setting[name] for setting in settings] for name in settings[0]}
+    texts = {n: ["" if x in MISSING else x for x in values] for n, values in written.items()}
+    try:
+        return _infer_space(texts)
+    except _UnexplainedError as error:
+        choices = {
+            name
+            for name in error.names
+            if isinstance(_infer(name, texts[name]), CategoricalHyperparameter)
+            and "" not in written[name]
+        }
+        if not choices:
+            raise
+    return _infer_space({n: written[n] if n in choices else texts[n] for n in texts})
+
+
+class _UnexplainedError(ValueError):
+    """Nothing tells when some hyperparameters are active."""
+
+    def __init__(self, names: Sequence[str]):
+        super().__init__(
+            f"columns {names} are empty in some configurations, and no other hyperparameter "
+            "tells in which: give a search space"
+        )
+        self.names = names
+
+
+def _infer_space(texts: Mapping[str, Sequence[str]]) -> ConfigurationSpace:
+    """The space of columns of texts, empty ones being inactive."""
     if not texts:
         raise ValueError("there is no column of a hyperparameter")
     never = [name for name, values in texts.items() if not any(values)]
@@ -110,10 +149,7 @@ def infer_space(settings: Sequence[Mapping[str, str]]) -> ConfigurationSpace:
         else:
             unexplained.append(child)
     if unexplained:
-        raise ValueError(
-            f"columns {unexplained} are empty in some configurations, and no other hyperparameter "
-            "tells in which: give a search space"
-        )
+        raise _UnexplainedError(unexplained)
     return space
 
 
@@ -123,8 +159,11 @@ def _infer(name: str, texts: Sequence[str]) -> Hyperparameter:
     known = np.array([x for x in numbers if x is not None])
     always = "" not in texts  # a constant is
     if len(known) < len(numbers):
-        one = always and len(present) == 1
-        return Constant(name, present[0]) if one else Categorical(name, present)
+        values: list[Any] = present
+        if all(parse_boolean(text) is not None for text in present):
+            values = sorted({parse_boolean(text) for text in present})
+        one = always and len(values) == 1
+        return Constant(name, values[0]) if one else Categorical(name, values)
     lower, upper = known.min(), known.max()
     whole = bool((known == np.round(known)).all() and np.abs(known).max() < 2**53)
     if lower == upper:
@@ -161,25 +200,47 @@ def parse(hyperparameter: Hyperparameter, text: str) -> Any:
         if number is None:
             raise ValueError(f"{hyperparameter.name} is {text!r}, not a number")
         return number
-    choices = _choices(hyperparameter)
+    choices = choices_of(hyperparameter)
     for choice in choices:
         if str(choice) == text:
             return choice
-        if isinstance(choice, bool | np.bool_):
-            if str(choice).lower() == text.lower():
+    boolean, sequence = parse_boolean(text), _parse_sequence(text)
+    for choice in choices:
+        if isinstance(choice, bool):
+            if choice == boolean:
                 return choice
-        elif isinstance(choice, int | float | np.number) and number == choice:
+        elif isinstance(choice, int | float):
+            if choice == number:
+                return choice
+        elif sequence is not None and comparable(choice) == comparable(sequence):
             return choice
     among = ", ".join(map(str, choices))
     raise ValueError(f"{hyperparameter.name} is {text!r}, not one of {among}")
 
 
-def _choices(hyperparameter: Any) -> Sequence[Any]:
-    """Values of a categorical, ordinal or constant hyperparameter."""
-    for name in ("choices", "sequence"):
-        if hasattr(hyperparameter, name):
-            return getattr(hyperparameter, name)
-    return (hyperparameter.value,)
+def is_inactive(hyperparameter: Hyperparameter, text: str) -> bool:
+    """Whether a text says that a hyperparameter has no value: it is missing, and no choice."""
+    if text not in MISSING:
+        return False
+    numerical = isinstance(hyperparameter, FloatHyperparameter | IntegerHyperparameter)
+    return numerical or text not in map(str, choices_of(hyperparameter))
+
+
+def parse_boolean(text: str) -> bool | None:
+    """True or False as data files have it, in any case; None if a text is neither."""
+    return {"true": True, "false": False}.get(text.lower())
+
+
+def _parse_sequence(text: str) -> Any:
+    """The list, tuple or dict that a text is, as Python or JSON writes it; None if it is none."""
+    if not text.startswith(("[", "(", "{")):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    return None
 
 
 def parse_number(text: str) -> float | None:
@@ -214,4 +275,4 @@ def describe(h: Hyperparameter) -> str:
         scale = ", log scale" if getattr(h, "log", False) else ""
         return f"{kind} from {h.lower:g} to {h.upper:g}{scale}"
     kind = type(h).__name__.removesuffix("Hyperparameter").lower()
-    return f"{kind} {', '.join(map(str, _choices(h)))}"
+    return f"{kind} {', '.join(map(str, choices_of(h)))}"

@@ -25,6 +25,7 @@ from amt.evaluation.experiment import Experiment
 from amt.evaluation.plugins import load_plugins
 from amt.evaluation.provenance import data_fingerprint, provenance
 from amt.evaluation.rows import key_table, result_table
+from amt.evaluation.settings import check_settings
 from amt.evaluation.splits import make_cells, make_chunks, make_splits
 from amt.evaluation.store import (
     Part,
@@ -77,12 +78,14 @@ def run(
 
     Raises:
         KeyError, FileNotFoundError: there is no such database.
-        ValueError: settings that cannot be, or the folder has results of others.
+        ValueError: settings that cannot be (`check_settings`), or the folder has results of others.
         RuntimeError: a tuner failed in its process.
     """
     begin = perf_counter()
+    check_settings({"plugins": values["plugins"]})
     plugins = [str(Path(p).resolve()) if p.endswith(".py") else p for p in values["plugins"]]
     load_plugins(plugins)
+    check_settings(values)
     for name in values["tuners"]:
         check_choice("tuner", name, TUNERS)
     records = [record for name, record in TUNERS.items() if name in values["tuners"]]

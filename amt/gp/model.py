@@ -75,8 +75,13 @@ class MultiTaskGP(eqx.Module):
         """A starting point for learning from `sources`; kernels by their names in `KERNELS`.
 
         A nugget starts at a standard deviation of 0.1 for each task.
+
+        Raises:
+            ValueError: `nugget` is neither True nor False.
         """
         dtype = require_dtype(dtype)
+        if not isinstance(nugget, bool):
+            raise ValueError(f"nugget must be True or False, not {nugget!r}")
         keys = jax.random.split(key, 3)
         return cls(
             task=make_kernel("task", task, sources, keys[0], dtype),

@@ -10,27 +10,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ConfigSpace import Configuration, ConfigurationSpace
-from ConfigSpace.hyperparameters import Constant, NumericalHyperparameter
+from ConfigSpace.hyperparameters import FloatHyperparameter, NumericalHyperparameter
 from ConfigSpace.util import get_one_exchange_neighbourhood
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from amt.space import Encoder, check_configs, make_configuration
+from amt.space import Encoder, check_configs, choices_of, make_configuration, own_value
 
-SAME = 1e-9  # configurations whose features are all closer than this are one
+Origin = tuple[Configuration, Mapping[str, Any]]
+"""A configuration, and its values."""
 
 
 class Candidates(NamedTuple):
-    """Configurations and their features."""
+    """Configurations, their values and their features."""
 
     configs: list[Configuration]
+    values: list[dict[str, Any]]
     features: Float[np.ndarray, "candidate feature"]
 
     @classmethod
     def of(
-        cls, space: ConfigurationSpace, configs: list[Configuration], encode: Encoder
+        cls,
+        space: ConfigurationSpace,
+        configs: list[Configuration],
+        encode: Encoder,
+        origins: Sequence[Origin] | None = None,
     ) -> "Candidates":
-        """Encode configurations of a space."""
-        return cls(configs, encode(plain_values(space, configs) if configs else []))
+        """Encode configurations of a space; `origins` as for `plain_values`."""
+        values = plain_values(space, configs, origins) if configs else []
+        return cls(configs, values, encode(values))
 
 
 def draw(space: ConfigurationSpace, count: int, seed: int) -> list[Configuration]:
@@ -54,14 +61,6 @@ def neighbours(
     return found
 
 
-def find(
-    features: Float[np.ndarray, "row feature"], known: Float[np.ndarray, "known feature"]
-) -> Int[np.ndarray, "row"]:
-    """The positions among known configurations of those with these features, -1 for none."""
-    same = np.all(np.abs(features[:, None] - known) < SAME, axis=-1)
-    return np.where(np.any(same, axis=1), np.argmax(same, axis=1), -1)
-
-
 def configuration_in(space: ConfigurationSpace, config: Mapping[str, Any]) -> Configuration | None:
     """The configuration of a space with these values, None if it is not legal there."""
     try:
@@ -71,15 +70,39 @@ def configuration_in(space: ConfigurationSpace, config: Mapping[str, Any]) -> Co
 
 
 def plain_values(
-    space: ConfigurationSpace, configs: Sequence[Configuration]
+    space: ConfigurationSpace,
+    configs: Sequence[Configuration],
+    origins: Sequence[Origin] | None = None,
 ) -> list[dict[str, Any]]:
-    """Dicts of plain Python values; much faster for all configurations than one by one."""
+    """Dicts of plain Python values; much faster for all configurations than one by one.
+
+    Real ones are rounded to 13 decimals as ConfigSpace does, unless that would change a small one
+    by more than its 1e-9th part, and stay in their range.
+
+    Args:
+        origins: a configuration that each is a neighbour of, whose values it keeps to the last bit
+            where it has not another.
+    """
     vectors = np.stack([config.get_array() for config in configs])
     plain: list[dict[str, Any]] = [{} for _ in configs]
     for index, hyperparameter in enumerate(space.values()):
         active = np.flatnonzero(~np.isnan(vectors[:, index]))
-        values = hyperparameter.to_value(vectors[active, index])
-        for row, value in zip(active, values.tolist(), strict=True):
+        if isinstance(hyperparameter, NumericalHyperparameter):
+            values = hyperparameter.to_value(vectors[active, index])
+            if isinstance(hyperparameter, FloatHyperparameter):
+                rounded = np.clip(np.round(values, 13), hyperparameter.lower, hyperparameter.upper)
+                near = np.abs(rounded - values) <= 1e-9 * np.abs(values)
+                values = np.where(near, rounded, values)
+            values = values.tolist()
+        else:  # a position, but for a constant
+            choices = choices_of(hyperparameter)
+            positions = vectors[active, index].astype(int) % len(choices)
+            values = [choices[position] for position in positions.tolist()]
+        for row, value in zip(active.tolist(), values, strict=True):
+            if origins is not None:
+                center, known = origins[row]
+                if center.get_array()[index] == vectors[row, index]:
+                    value = known.get(hyperparameter.name, value)
             plain[row][hyperparameter.name] = value
     return plain
 
@@ -103,8 +126,8 @@ def check_within(
         if isinstance(ours, NumericalHyperparameter):
             values = [ours.lower, ours.upper]
         else:
-            values = getattr(ours, "choices", None) or getattr(ours, "sequence", None)
-        for value in [ours.value] if isinstance(ours, Constant) else values or []:
-            if not sources[name].legal_value(value):
+            values = choices_of(ours)
+        for value in values:
+            if not sources[name].legal_value(own_value(sources[name], value)):
                 raise ValueError(f"hyperparameter {name!r}: {value!r} is not in the sources' space")
     check_configs(sources, map(dict, space.sample_configuration(trials)))

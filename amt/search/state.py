@@ -8,7 +8,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -17,11 +17,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ConfigSpace import ConfigurationSpace
+from ConfigSpace.hyperparameters import NumericalHyperparameter
 
+from amt.curves import LearningCurves
 from amt.files import atomic_write
 from amt.gp.solvers import AbstractSolver
 from amt.inference import Fitted
 from amt.search.acquisition import ACQUISITIONS, Acquisition
+from amt.space import check_configs, choices_of, comparable, own_value
 
 AnyFit = TypeVar("AnyFit", bound=Fitted)
 
@@ -52,6 +56,27 @@ class State:
     def end(self, number: int, epoch: int) -> None:
         """End a trial under way that was asked for up to `epoch` or less."""
         self.pending = [trial for trial in self.pending if trial[0] != number or trial[1] > epoch]
+
+    def checked(self, sources: LearningCurves) -> "State":
+        """The same state, with the values of configurations as the sources' space has them.
+
+        Raises:
+            ValueError: it is not of a tuner with these sources: a configuration is not legal, a
+                number or an epoch not on their grid, or a score not finite or told twice.
+        """
+        added = list(check_configs(sources.space, self.added))
+        numbers = range(len(sources.configs) + len(added))
+        epochs = sources.epochs.tolist()
+        cells = [told[:2] for told in self.told]
+        given_up = [(number, epochs[0]) for number in (*self.failed, *self.stopped)]
+        for number, epoch in (*cells, *self.pending, *given_up):
+            if number not in numbers or epoch not in epochs:
+                raise ValueError(f"configuration {number}, epoch {epoch} is not on the grid")
+        for number, epoch, score in self.told:
+            if not np.isfinite(score) or cells.count((number, epoch)) > 1:
+                what = "is told twice" if np.isfinite(score) else f"is {score}"
+                raise ValueError(f"the score of configuration {number}, epoch {epoch} {what}")
+        return replace(self, added=added)
 
 
 class Saved(NamedTuple):
@@ -98,11 +123,36 @@ def read(path: Path) -> Saved:
         raise ValueError(f"{path} is not the state of a tuner: {error}") from error
 
 
-def load(path: Path, settings: Mapping[str, Any], fit: AnyFit) -> tuple[State, AnyFit]:
+def require_storable(space: ConfigurationSpace) -> None:
+    """Raise an error unless the values of a search space come back from a file as they are.
+
+    Raises:
+        ValueError: a choice does not; the message names it.
+    """
+    for name, hyperparameter in space.items():
+        if isinstance(hyperparameter, NumericalHyperparameter):
+            continue
+        for choice in choices_of(hyperparameter):
+            try:
+                again = own_value(hyperparameter, json.loads(json.dumps(choice)))
+                same = comparable(again) == comparable(choice)
+            except (TypeError, ValueError):
+                same = False
+            if not same:
+                raise ValueError(
+                    f"hyperparameter {name!r}: a state file cannot hold the choice {choice!r}; "
+                    "use texts, numbers or lists of them"
+                )
+
+
+def load(
+    path: Path, settings: Mapping[str, Any], fit: AnyFit, sources: LearningCurves
+) -> tuple[State, AnyFit]:
     """Read the state of a tuner with these settings, and put the file's arrays into its fit.
 
     Args:
         fit: of the same structure as the fit in the file; solvers are taken from it.
+        sources: of the tuner, which the state is checked against.
 
     Raises:
         ValueError: the file is something else, or the state of a tuner with other arguments.
@@ -123,7 +173,11 @@ def load(path: Path, settings: Mapping[str, Any], fit: AnyFit) -> tuple[State, A
             "have: start another file, and `tell` its scores again"
         )
     leaves = map(jnp.asarray, saved.arrays)
-    return saved.state, eqx.combine(jax.tree.unflatten(structure, leaves), rest)
+    try:
+        state = saved.state.checked(sources)
+    except ValueError as error:
+        raise ValueError(f"{path} is not the state of a tuner: {error}") from error
+    return state, eqx.combine(jax.tree.unflatten(structure, leaves), rest)
 
 
 def arrays_of(fit: Fitted) -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 """The live tuner: ask for a trial, train it for one more epoch, tell its score."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from os import PathLike
 from pathlib import Path
@@ -29,7 +30,6 @@ from amt.search.candidates import (
     check_within,
     configuration_in,
     draw,
-    find,
     neighbours,
 )
 from amt.search.fitting import fit_sources, source_posterior
@@ -44,13 +44,18 @@ from amt.search.state import (
     digest,
     load,
     read,
+    require_storable,
     write,
 )
-from amt.space import Encoder, check_configs
+from amt.space import Encoder, check_configs, config_key
 
 ASKS_A_DRAW = 16  # the random candidates are drawn anew after so many trials
 CENTERS = 4  # how many of the best configurations have their neighbours considered
 RANDOM, NEIGHBOURS = 0, 1  # streams of random numbers
+
+
+class NothingToRecommendError(RuntimeError):
+    """There is no configuration in the search space that did not fail."""
 
 
 class Trial(NamedTuple):
@@ -138,7 +143,7 @@ class Tuner:
         **options: Any,
     ):
         grid = CurveGrid.of(sources, dtype)
-        self._sources_space, self._encode = sources.space, Encoder(sources.space)
+        self._sources, self._encode = sources, Encoder(sources.space)
         self._space = deepcopy(sources.space if space is None else space)
         if space is not None:
             check_within(self._space, sources.space)
@@ -162,11 +167,13 @@ class Tuner:
         if fit is None:
             _require_live(options)
         self._path = None if state is None else Path(state)
+        if self._path is not None:
+            require_storable(sources.space)
         self._state = State()
         self.fit: Any = fit
         if self._path is not None and self._path.exists():
             structure = _unfitted(sources, grid, key, dtype, options) if fit is None else fit
-            self._state, self.fit = load(self._path, self._settings, structure)
+            self._state, self.fit = load(self._path, self._settings, structure, sources)
         elif fit is None:
             self.fit, _ = fit_sources(sources, key, dtype=dtype, **options)
         self._scorer = Scorer(
@@ -177,6 +184,7 @@ class Tuner:
             Room(added=16, fresh=samples) if continuous else Room(added=0, fresh=0),
         )
         self.configs: tuple[dict[str, Any], ...] = ()
+        self._numbers: dict[Hashable, int] = {}  # the first of each configuration
         self._features = np.zeros((0, self._encode.num_features))
         for config in (*sources.configs, *self._state.added):
             self._append(config)
@@ -258,14 +266,16 @@ class Tuner:
         for refinement in range(1 + self._refinements * self._continuous):
             if refinement:
                 candidates = self._neighbours(values, candidates, refinement)
-            new = find(candidates.features, self._features) < 0
+            new = np.array([self._key(c) not in self._numbers for c in candidates.values], bool)
             of_new = np.repeat(new[:, None], len(self._epochs), 1)
             rows = np.concatenate([remaining, of_new])
             values = self._scorer.values(progress, candidates.features, rows)
+            if np.isnan(values).any():
+                raise FloatingPointError("the acquisition function gives values that are NaN")
             row = int(values.argmax())
             if values[row] > best:
                 best, number, known = values[row], row, len(self.configs)
-                config = candidates.configs[row - known] if row >= known else None
+                config = candidates.values[row - known] if row >= known else None
         if best == -np.inf:
             if self._state.pending:
                 raise RuntimeError("all that is left to train is under way: tell its scores first")
@@ -287,6 +297,9 @@ class Tuner:
         Raises:
             ValueError: no such configuration or epoch, a score told before, or one that is not
                 finite (for a run that diverged, see `fail`).
+
+        Warns:
+            UserWarning: the score is far from all that the sources have.
         """
         where = f"configuration {number}, epoch {epoch}"
         if not 0 <= number < len(self.configs) or epoch not in self._position:
@@ -298,6 +311,9 @@ class Tuner:
             raise ValueError(f"the score of {where} is {score}, not a finite number")
         if any(told[:2] == (number, epoch) for told in self._state.told):
             raise ValueError(f"the score of {where} was told before")
+        unexpected = self._sources.unexpected(float(score))
+        if unexpected is not None:
+            warnings.warn(f"the score of {where} {unexpected}", stacklevel=2)
         self._state.told.append((int(number), int(epoch), float(score)))
         self._state.end(number, epoch)
         self._posterior = None
@@ -325,17 +341,28 @@ class Tuner:
         Raises:
             ValueError: it is not legal in the sources' space.
         """
-        (config,) = check_configs(self._sources_space, [config])
-        number = int(find(self._encode([config]), self._features)[0])
-        if number < 0:
-            number = self._adopt(config)
+        (config,) = check_configs(self._sources.space, [config])
+        key = self._key(config)
+        if key not in self._numbers:
+            self._adopt(config)
             self._save()
-        return number
+        return self._numbers[key]
 
     def recommend(self) -> int:
-        """The configuration with the largest posterior mean among those that did not fail."""
+        """The configuration with the largest posterior mean among those that did not fail.
+
+        Raises:
+            NothingToRecommendError: there is none in the search space that did not fail.
+        """
+        excluded = sorted({*self._outside, *self._state.failed})
+        if len(excluded) == len(self.configs):
+            raise NothingToRecommendError(
+                f"there is nothing to recommend: of {len(self.configs)} configurations, "
+                f"{len(self._outside)} are outside of the search space and "
+                f"{len(excluded) - len(self._outside)} in it failed; ask for another, or add one"
+            )
         posterior = self.posterior()
-        excluded = jnp.asarray(self._outside + self._state.failed, int)
+        excluded = jnp.asarray(excluded, int)
         mean = posterior.mean.at[..., excluded, :].set(-jnp.inf)
         return int(recommend(posterior._replace(mean=mean)))
 
@@ -371,12 +398,16 @@ class Tuner:
         self._state.end(number, self._epochs[-1])
         self._save()
 
+    def _key(self, config: Mapping[str, Any]) -> Hashable:
+        return config_key(self._sources.space, config)
+
     def _append(self, config: Mapping[str, Any]) -> None:
+        self._numbers.setdefault(self._key(config), len(self.configs))
         self.configs += (dict(config),)
         self._features = np.concatenate([self._features, self._encode([config])])
 
     def _adopt(self, config: Mapping[str, Any]) -> int:
-        (config,) = check_configs(self._sources_space, [dict(config)])
+        (config,) = check_configs(self._sources.space, [dict(config)])
         self._append(config)
         self._state.added.append(config)
         self._posterior = None
@@ -397,17 +428,21 @@ class Tuner:
         self, values: Float[np.ndarray, "row"], candidates: Candidates, refinement: int
     ) -> Candidates:
         """Neighbours of the `CENTERS` best rows, `samples` in all at most."""
-        known, centers, seeds = len(self.configs), [], []
+        known, around, origins = len(self.configs), [], []
         for place, row in enumerate(np.argsort(-values, kind="stable")[:CENTERS]):
             if row >= known:
+                config = candidates.values[row - known]
                 center = candidates.configs[row - known]
             else:
-                center = configuration_in(self._space, self.configs[row])
+                config = self.configs[row]
+                center = configuration_in(self._space, config)
             if center is not None and values[row] > -np.inf:
-                centers.append(center)
-                seeds.append(self._random_seed(NEIGHBOURS, self._state.asked, refinement, place))
-        around = neighbours(centers, seeds, -(-self._samples // CENTERS))
-        return Candidates.of(self._space, around[: self._samples], self._encode)
+                seed = self._random_seed(NEIGHBOURS, self._state.asked, refinement, place)
+                found = neighbours([center], [seed], -(-self._samples // CENTERS))
+                around += found
+                origins += [(center, config)] * len(found)
+        end = self._samples
+        return Candidates.of(self._space, around[:end], self._encode, origins[:end])
 
     def _random_seed(self, *stream: int) -> int:
         return int(np.random.default_rng([*self._seed, *stream]).integers(2**31))

@@ -87,6 +87,7 @@ class Settings:
             if self.inference_options.get(name) is not None:
                 check_positive(name, self.inference_options[name])
         check_positive("restarts", self.restarts)
+        check_choice("nugget", self.nugget, (True, False))
         if self.nugget and not INFERENCE[self.inference].nugget:
             raise ValueError(f"{self.inference} knows no nugget: use mle or map")
 

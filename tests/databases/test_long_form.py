@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from ConfigSpace import Categorical, ConfigurationSpace, EqualsCondition, Float, Integer
+from ConfigSpace.hyperparameters import UniformFloatHyperparameter
 from numpy.testing import assert_allclose, assert_array_equal
 
 from amt import Tuner
@@ -176,6 +177,52 @@ def test_other_names(rows, write):
         read(path, columns={"value": "val_acc"})
 
 
+def test_hyperparameters_with_the_names_of_other_columns(rows, write):
+    """SVMs have a cost, networks may have epochs and a seed; nothing of them is swallowed."""
+    plain = read(write(rows.drop(columns="cost"), "plain.csv"))
+    rows = rows.rename(columns={"epoch": "step", "lr": "cost", "width": "epoch"})
+    rows = rows.loc[:, ~rows.columns.duplicated(keep="last")].assign(seed=rows["config"] + 5)
+    rows["cost"] = make_rows()["lr"]
+    columns = {"epoch": "step", "cost": None, "seed": None}
+    path = write(rows)
+    found = examine(path, columns=columns)
+    assert not found.faults
+    assert [*found.space] == ["cost", "epoch", "optimizer", "seed", "momentum"]
+    assert "column 'epoch' is a hyperparameter, as column 'step' is the epoch: ignore it" in str(
+        found.notes
+    )
+    for config, other in zip(found.curves.configs, plain.configs, strict=True):
+        assert (config["cost"], config["epoch"]) == (other["lr"], other["width"])
+    assert [config["seed"] for config in found.curves.configs] == list(range(5, 11))
+    assert found.curves.cost is None
+    assert_array_equal(found.curves.scores, plain.scores)
+    # With the search space, all that is ambiguous follows from it, but for what is needed.
+    again = examine(path, columns={"epoch": "step"}, space=found.space)
+    assert again.curves.configs == found.curves.configs
+    assert "column 'cost' is the hyperparameter of the search space: columns={'cost': 'cost'}" in (
+        str(again.notes)
+    )
+    fault, *_ = examine(path, space=found.space, ignore=["step"]).faults
+    assert fault.what == (
+        "hyperparameter 'epoch' has the name of the column of epochs: say which column has those "
+        "by columns={'epoch': NAME}"
+    )
+
+
+def test_a_column_that_may_be_a_hyperparameter_is_noted(rows, write):
+    def noted(rows):
+        found = examine(write(rows))
+        assert not found.faults
+        return [n.what.split(":")[0] for n in found.notes if "is read as" in n.what]
+
+    assert noted(rows) == [
+        "column 'cost' is read as the cost of a run, and is the same in all rows of a configuration"
+    ]
+    assert noted(rows.assign(cost=rows["cost"] + rows["epoch"])) == []
+    assert noted(rows.assign(cost=2, seed=3)) == []
+    assert len(noted(rows.assign(seed=rows["config"]))) == 2
+
+
 @pytest.mark.parametrize("ending", ["json", "yaml", "yml"])
 def test_space_file(rows, write, tmp_path, ending):
     path = tmp_path / f"space.{ending}"
@@ -191,6 +238,36 @@ def test_numbers_and_booleans_as_choices(rows, write):
         curves = read(write(given, name), space=space)
         assert [config["nesterov"] for config in curves.configs] == [False] * 3 + [True] * 3
         assert [config["batch"] for config in curves.configs] == [16, 32] * 3
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("space", [None, "given"])
+def test_values_are_the_same_from_any_file(rows, write, ending, space):
+    if space is not None:
+        space = make_space()
+        space.add(Categorical("nesterov", [True, False]), Categorical("factor", [1, 2, 0.5]))
+    factors = [1, 2, 0.5] if ending == "csv" else [1.0, 2.0, 0.5]
+    rows["nesterov"] = rows["config"] % 2 == 0
+    rows["factor"] = [factors[c % 3] for c in rows["config"]]
+    found = examine(write(rows, f"curves.{ending}"), space=space)
+    configs = found.curves.configs
+    assert [config["nesterov"] for config in configs] == [True, False] * 3
+    assert {type(config["nesterov"]) for config in configs} == {bool}
+    assert [config["factor"] for config in configs] == [1, 2, 0.5] * 2
+    expected = [float] * 3 if space is None else [int, int, float]
+    assert [type(config["factor"]) for config in configs[:3]] == expected
+
+
+@pytest.mark.parametrize("text", ["", "NA", "nan", "None", "null", "<NA>"])
+def test_texts_of_an_inactive_hyperparameter(rows, write, text):
+    rows.loc[rows["optimizer"] == "adam", "momentum"] = text
+    path = write(rows)
+    assert read(path).configs == read(write(make_rows(), "plain.csv")).configs
+    found = examine(path)  # without a space
+    assert isinstance(found.space["momentum"], UniformFloatHyperparameter)
+    assert [*map(str, found.space.conditions)] == ["momentum | optimizer == 'sgd'"]
+    rows.loc[4:5, "momentum"] = ["", text]  # both, in rows of one configuration
+    assert read(write(rows)).configs == read(path).configs
 
 
 # Metrics other than accuracy
@@ -310,6 +387,13 @@ def test_gaps_blank_rows_and_unscored_configurations(rows, write):
     ]
 
 
+def test_a_task_with_epochs_of_its_own_is_noted(rows, write):
+    rows.loc[rows["task"] == "b", "epoch"] = rows["epoch"] * 1000
+    assert "tasks share no epoch with another task" in notes(write(rows))
+    assert "  'b': 1000, 2000, 3000, 4000 ..." in notes(write(rows))
+    assert notes(write(rows[rows["task"] == "b"])) == []
+
+
 def test_same_configurations(rows, write):
     rows.loc[rows["config"] == 4, ["lr", "width", "momentum"]] = [
         *rows.loc[0, ["lr", "width", "momentum"]]
@@ -406,7 +490,7 @@ def test_configurations_with_two_settings(rows, write):
     ("config", "column", "value", "why"),
     [
         (1, "lr", "2", "lr is 2, outside of real from 0.0001 to 1, log scale"),
-        (1, "lr", "nan", "lr is 'nan', not a number"),
+        (1, "lr", "nan", "Hyperparameter is active but has no value set."),
         (1, "lr", "fast", "lr is 'fast', not a number"),
         (1, "width", "65", "width is 65, outside of integer from 1 to 64"),
         (1, "width", "2.5", "width is '2.5', not a whole number"),

@@ -1,5 +1,7 @@
 """Search spaces inferred from texts, and texts as values."""
 
+import re
+
 import numpy as np
 import pytest
 from ConfigSpace import Categorical, ConfigurationSpace, Constant, Float, Integer
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from amt.databases import bundled, hyperrec, lcbench
 from amt.databases.bundled import bundled_space
-from amt.databases.spaces import describe_space, infer_space, parse, parse_number
+from amt.databases.spaces import describe_space, infer_space, is_inactive, parse, parse_number
 from amt.space import check_configs
 
 
@@ -55,6 +57,7 @@ def test_kinds():
     assert constants == {"word_constant": "x", "real_constant": 0.5, "integer_constant": 7}
     assert (space["integer"].lower, space["integer"].upper) == (1, 3)
     assert space["mixed"].choices == ("1", "a")
+    assert space["boolean"].choices == (False, True)
 
 
 @pytest.mark.parametrize("size", [20, 100])
@@ -158,6 +161,28 @@ def test_conditions_that_nothing_tells(columns, message):
             infer(**columns)
 
 
+def test_texts_that_stand_for_no_value():
+    space = infer(
+        optimizer=["adam", "sgd", "adam", "sgd"],
+        rate=["NA", "0.5", "nan", "1"],
+        depth=["None", "3", "", "4"],
+        features=["None", "sqrt", "None", "log2"],
+        schedule=["None", "None", "step", "cosine"],
+    )
+    assert (space["rate"].lower, space["rate"].upper) == (0.5, 1)
+    assert (space["depth"].lower, space["depth"].upper) == (3, 4)
+    assert space["features"].choices == ("log2", "sqrt")
+    assert space["schedule"].choices == ("None", "cosine", "step")  # nothing tells where it is
+    assert {str(c) for c in space.conditions} == {
+        f"{name} | optimizer == 'sgd'" for name in ("rate", "depth", "features")
+    }
+    assert is_inactive(space["rate"], "nan")
+    assert not is_inactive(space["schedule"], "None")
+    assert not is_inactive(Categorical("x", [None, 1]), "None")
+    with pytest.raises(ValueError, match=r"columns \['x'\] are empty in some configurations"):
+        infer(x=["1", "NA", "3"], y=["0.1", "0.2", "0.3"])
+
+
 def test_no_hyperparameters():
     with pytest.raises(ValueError, match="no column of a hyperparameter"):
         infer_space([{}, {}])
@@ -214,11 +239,18 @@ def test_published_spaces_from_their_configurations(at2_folder, database):
         (Categorical("x", [1, 2]), "3", None),
         (Categorical("x", ["1", "one"]), "1.0", None),
         (Constant("x", 0.5), "0.6", None),
+        (Categorical("x", [1, 2, 0.5]), "1.0", 1),
+        (Categorical("x", [True, "auto"]), "TRUE", True),
+        (Categorical("x", [(3, 3), (5, 5)]), "(5, 5)", (5, 5)),
+        (Categorical("x", [(3, 3), (5, 5)]), "[5, 5]", (5, 5)),
+        (Categorical("x", [[3, 3], [5, 5]]), "(5,5)", [5, 5]),
+        (Categorical("x", [[3, 3], [5, 5]]), "[5, 6]", None),
+        (Categorical("x", [(3, 3), (5, 5)]), "(5, 5", None),
     ],
 )
 def test_values_of_texts(hyperparameter, text, value):
     if value is None:
-        with pytest.raises(ValueError, match=f"x is {text!r}, not "):
+        with pytest.raises(ValueError, match=re.escape(f"x is {text!r}, not ")):
             parse(hyperparameter, text)
     else:
         parsed = parse(hyperparameter, text)

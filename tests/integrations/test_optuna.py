@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 import amt
 from amt.gp.grid import CurveGrid
 from amt.gp.observations import Observations
+from amt.gp.solvers import Kronecker
 from amt.integrations.optuna import (
     AMTPruner,
     AMTSampler,
@@ -176,6 +177,71 @@ def test_random_candidates_are_in_the_distributions():
             assert len(set(internal)) == distinct
 
 
+@pytest.fixture
+def storage():
+    return optuna.storages.InMemoryStorage()
+
+
+MIXED = {
+    "kernel": CategoricalDistribution([[3, 3], [5, 5]]),
+    "factor": CategoricalDistribution([1, 2, 0.5]),
+    "nesterov": CategoricalDistribution([True, False]),
+    "depth": DEPTH,
+    "rate": RATE,
+}
+
+
+def own_types(params):
+    return {name: type(value) for name, value in params.items()}
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+def test_suggested_values_are_python_s_own_and_lists_are_choices(storage):
+    kernels = [[3, 3], [5, 5]]
+    for name in ("a", "b"):
+        study = study_in(storage, name)
+        for i in range(4):
+            params = {"kernel": kernels[i % 2], "factor": [1, 2, 0.5, 1][i], "nesterov": i > 1}
+            params |= {"depth": 1 + 2 * i, "rate": 0.1**i}
+            add(study, params, [0.1, 0.2 + 0.1 * i], MIXED)
+    past = sources_from_studies(storage)
+    assert len(past.configs) == 4
+    assert own_types(past.configs[0]) | {"factor": None} == {
+        **{"kernel": list, "factor": None, "nesterov": bool, "depth": int, "rate": float}
+    }
+    model = amt.MultiTaskGP.init(past, jax.random.key(0), task="icm", config="matern")
+    nothing = jnp.zeros((1, 1))
+    fit = amt.Fit(model, nothing, nothing, jnp.ones(1, bool), jnp.zeros((), int), Kronecker())
+    sampler = AMTSampler(past, fit=fit)
+    study = new_study(sampler)
+    study.enqueue_trial(past.configs[0])
+    trial = study.ask(MIXED)
+    trial.report(0.3, 0)
+    trial = study.ask(MIXED)
+    params = trial.relative_params
+    assert own_types(params) | {"factor": None} == own_types(past.configs[0]) | {"factor": None}
+    assert type(params["factor"]) is (float if params["factor"] == 0.5 else int)
+    assert trial.params == params
+    frozen = study.trials[-1]
+    fresh = sampler._fresh(frozen, {})
+    assert {type(c["nesterov"]) for c in fresh} == {bool}
+    assert {type(c["factor"]) for c in fresh if c["factor"] != 0.5} == {int}
+    assert sampler._state(study, frozen).observed == [(0, 0, 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ([False, 0], "'x': False and 0 are equal"),
+        ([1, 2, 1.0], "'x': 1 and 1.0 are equal"),
+        ([float("nan"), 1], "'x': NaN is no choice"),
+    ],
+)
+def test_choices_that_cannot_be_told_apart_are_named(choices, message):
+    with pytest.raises(ValueError, match=message):
+        space_of_distributions({"x": CategoricalDistribution(choices)})
+
+
 # Past studies
 
 
@@ -197,11 +263,6 @@ def test_losses_become_scores_by_the_outcome_transform():
     assert curves.outcome.sign == -1
     best = np.argmax(curves.scores[0, :, -1])
     assert best == np.argmin(np.array(losses)[0, :, -1])
-
-
-@pytest.fixture
-def storage():
-    return optuna.storages.InMemoryStorage()
 
 
 def study_in(storage, name, direction="maximize"):
@@ -540,12 +601,32 @@ def test_steps_that_the_sources_do_not_have_change_nothing():
     trial = study.ask()
     suggest(trial)
     trial.report(0.01, 0)  # before the first
-    assert not trial.should_prune()
+    with pytest.warns(UserWarning, match=r"reports steps \(0 \.\.\.\) of which"):
+        assert not trial.should_prune()
     trial.report(0.01, 1)
     assert trial.should_prune()
     for step in (EPOCHS, EPOCHS + 1):  # the last, and after it
         trial.report(0.01, step)
         assert not trial.should_prune()
+
+
+def test_values_in_another_unit_are_warned_of_once():
+    sampler = new_sampler()
+    study = new_study(sampler)
+    add(study, ONE, [85.0, 90.0], state=TrialState.PRUNED)
+    with pytest.warns(UserWarning, match="a score of study .* is 85, where those of"):
+        sampler._state(study, study.trials[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        sampler._state(study, study.trials[0])
+
+
+def test_past_studies_that_share_no_step_are_named(storage):
+    for name, steps in {"x": (0, 1), "y": (1, 2), "far": (1000, 2000)}.items():
+        add(study_in(storage, name), ONE, dict.fromkeys(steps, 0.5))
+    with pytest.warns(UserWarning, match="study 'far' shares no step .* reports 1000, 2000") as w:
+        assert sources_from_studies(storage).num_epochs == 5
+    assert len(w) == 1
 
 
 def test_every_configuration_tried_leaves_random_ones_with_a_warning():

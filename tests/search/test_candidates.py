@@ -2,16 +2,14 @@
 
 import numpy as np
 import pytest
-from ConfigSpace import ConfigurationSpace
+from ConfigSpace import Configuration, ConfigurationSpace, Float
 from numpy.testing import assert_allclose, assert_array_equal
 
 from amt.search.candidates import (
-    SAME,
     Candidates,
     check_within,
     configuration_in,
     draw,
-    find,
     neighbours,
     plain_values,
 )
@@ -51,14 +49,33 @@ def test_neighbours_are_legal_and_so_many_of_each_center():
         assert len(differing) <= 1
 
 
-def test_known_configurations_are_found_by_their_features():
+def test_candidates_have_their_values_and_features():
     encode = Encoder(SPACE)
-    known = encode(small_configs(6))
-    shifted = known[[4, 2, 0]] + np.array([0, 0.5 * SAME, 2 * SAME])[:, None]
-    assert_array_equal(find(shifted, known), [4, 2, -1])
     candidates = Candidates.of(SPACE, draw(SPACE, 4, 0), encode)
-    assert_array_equal(find(candidates.features, known), [-1] * 4)
+    assert candidates.values == plain_values(SPACE, candidates.configs)
+    assert_array_equal(candidates.features, encode(candidates.values))
     assert Candidates.of(SPACE, [], encode).features.shape == (0, encode.num_features)
+
+
+def test_neighbours_keep_the_values_of_their_center_to_the_last_bit():
+    space = ConfigurationSpace({"a": (1 / 3, 1.0), "b": (1, 2**40), "c": [1, 2, 0.5]})
+    config = {"a": 0.1 + 0.7, "b": 2**39 + 12345, "c": 0.5}
+    center = configuration_in(space, config)
+    around = neighbours([center], [0], 20)
+    plain = plain_values(space, around, [(center, config)] * len(around))
+    assert {sum(p[n] != config[n] for n in config) for p in plain} == {1}
+    assert {type(p["c"]) for p in plain if p["c"] != 0.5} == {int}
+    check_configs(space, plain)
+
+
+def test_values_are_rounded_within_their_range_and_not_to_nothing():
+    space = ConfigurationSpace()
+    space.add(Float("a", (0.1, 0.7)), Float("b", (1e-12, 1e-9), log=True))
+    corners = np.array([[0.0, 0.0], [1.0, 0.5], [0.123456789, 1.0]])
+    plain = plain_values(space, [Configuration(space, vector=corner) for corner in corners])
+    assert (plain[0]["a"], plain[1]["a"]) == (0.1, 0.7)
+    assert plain[2]["a"] == 0.1740740734
+    assert_allclose([p["b"] for p in plain], [1e-12, 10**-10.5, 1e-9], rtol=1e-9)
 
 
 def test_a_configuration_outside_of_a_space_is_none():

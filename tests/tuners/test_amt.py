@@ -17,6 +17,7 @@ from amt.tuners.amt import RECORD, Settings, amt
         ({"fidelity": "x"}, "no fidelity kernel 'x'"),
         ({"noise": "x"}, "no noise 'x'; there are homoscedastic"),
         ({"nugget": True, "inference": "nuts"}, "nuts knows no nugget: use mle or map"),
+        ({"nugget": "maybe"}, "no nugget 'maybe'; there are True, False"),
         ({"inference": "x"}, "no inference 'x'; there are mle, map, svgp, dense, nuts, svi"),
         ({"inference_options": {"passes": 1}}, "no option of mle 'passes'; there are optimizer"),
         ({"inference_options": {"optimizer": "x"}}, "no optimizer 'x'; there are adam, lbfgs"),

@@ -7,7 +7,10 @@
 | `score` | the metric after that epoch; empty where it was not measured |
 | `cost` | optional: cost of that epoch by itself, in any one unit |
 | `seed` | optional: which of several training runs |
-| all others | hyperparameters of the configuration; empty where inactive |
+| all others | hyperparameters of the configuration; empty (or NA, nan, None) where inactive |
+
+A hyperparameter can have the name of another column: `columns={"epoch": "step"}` says that the
+epochs are in `step`, and `columns={"cost": None}` that `cost` is a hyperparameter.
 
 Columns and rows come in any order, and curves may differ in length. Tasks and configurations are
 sorted by their names (numbers by value), and what is not in the file is missing (NaN). The seeds of

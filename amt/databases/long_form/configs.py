@@ -8,8 +8,16 @@ from ConfigSpace import ConfigurationSpace
 
 from amt.databases.long_form.findings import Finding, name_ranges, name_rows
 from amt.databases.long_form.table import hyperparameter_columns
-from amt.databases.spaces import describe, parse, parse_number, text_order
-from amt.space import check_configs
+from amt.databases.spaces import (
+    MISSING,
+    describe,
+    is_inactive,
+    parse,
+    parse_boolean,
+    parse_number,
+    text_order,
+)
+from amt.space import check_configs, comparable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,9 +34,9 @@ def configuration_texts(
 
     faults, columns = [], {}
     codes, ids = pd.factorize(table["config"])
-    for name in hyperparameter_columns(table):
-        code, unique = pd.factorize(table[name])
-        values = [text if (x := parse_number(text)) is None else x for text in unique]
+    for name, column in hyperparameter_columns(table).items():
+        code, unique = pd.factorize(table[column])
+        values = [_meaning(text) for text in unique]
         value = pd.factorize(pd.Series(values, dtype=object))[0][code]
         pairs, first, count = np.unique(
             np.stack([codes, value]), axis=1, return_index=True, return_counts=True
@@ -36,7 +44,7 @@ def configuration_texts(
         order = np.lexsort((first, -count, pairs[0]))
         right = order[np.unique(pairs[0][order], return_index=True)[1]]
         row = first[right]
-        texts = table[name].to_numpy()
+        texts = table[column].to_numpy()
         columns[name] = texts[row]
 
         def difference(i: int, name: str = name, texts: Any = texts, row: Any = row) -> str:
@@ -49,6 +57,15 @@ def configuration_texts(
     return {ids[k]: {name: texts[k] for name, texts in columns.items()} for k in order}, faults
 
 
+def _meaning(text: str) -> str | float:
+    """A form of a text that all share that stand for the same value."""
+    if text in MISSING:
+        return ""
+    number = parse_number(text)
+    boolean = parse_boolean(text)
+    return number if number is not None else text if boolean is None else str(boolean)
+
+
 def parse_configs(
     table: "pd.DataFrame", settings: Mapping[str, Mapping[str, str]], space: ConfigurationSpace
 ) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
@@ -58,7 +75,7 @@ def parse_configs(
         values, errors = {}, []
         for hyperparameter, text in texts.items():
             h = space[hyperparameter]
-            if not text:
+            if is_inactive(h, text):
                 continue
             try:
                 values[h.name] = parse(h, text)
@@ -85,6 +102,6 @@ def same_configs(configs: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """A note that names the configurations whose hyperparameters are the same, if there are any."""
     groups: dict[Any, list[str]] = {}
     for name, config in configs.items():
-        groups.setdefault(tuple(sorted(config.items())), []).append(name)
+        groups.setdefault(comparable(config), []).append(name)
     same = [", ".join(map(repr, names)) for names in groups.values() if len(names) > 1]
     return [Finding("configurations have the same hyperparameters", same)] if same else []

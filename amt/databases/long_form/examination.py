@@ -72,7 +72,7 @@ def examine(
     minimise: bool = False,
     outcome: Outcome | None = None,
     diverged: Literal["missing", "worst"] = "missing",
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | None] | None = None,
     ignore: Iterable[str] = (),
 ) -> Examination:
     """Reads a file in long form and finds everything that is wrong with it.
@@ -84,7 +84,9 @@ def examine(
         outcome: how scores are made of the metric; by default `Outcome.fit` of the file's. Its sign
             takes the place of `minimise`.
         diverged: what a run is worth from where it diverges on.
-        columns: what some columns are called in the file, such as `{"score": "val_loss"}`.
+        columns: what some columns are called in the file, such as `{"score": "val_loss"}`. A
+            column that has the name of another meaning is a hyperparameter then, and so is `cost`
+            or `seed` with `{"cost": None}`.
         ignore: names of columns to leave out.
 
     Raises:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Int
 from jaxtyping import Float as Real
-from jaxtyping import Int
 
 from amt.databases.long_form.findings import Finding, name_ranges, name_rows
 from amt.databases.spaces import text_order
@@ -50,8 +50,14 @@ def make_grid(
     metric[repeat, task, config, epoch] = table["score"]
     cost = _mean_cost(table, (task, config, epoch), shape) if "cost" in table else None
 
+    there = np.zeros((len(tasks), len(epochs)), bool)
+    there[task, epoch] = True
+    apart = [t for t in range(len(tasks)) if len(tasks) > 1 and not _shared(there, t)]
     empty = table["score"].isna().to_numpy()
     notes = name_rows(f"{empty.sum()} rows have no score: it is missing", table, empty)
+    if apart:
+        lines = [f"{tasks[t]!r}: {', '.join(map(str, epochs[there[t]][:5]))} ..." for t in apart]
+        notes.append(Finding("tasks share no epoch with another task", lines))
     gone = np.logical_or.accumulate(np.isinf(metric), axis=-1)
     after = int((gone & np.isfinite(metric)).sum())
     metric[gone] = np.nan
@@ -82,6 +88,11 @@ def make_grid(
         what += f", {after} finite scores included" if after else ""
         notes.append(Finding(what, lines))
     return Grid(tasks, epochs, metric, cost), [*notes, *_notes(metric, configs, minimise)], []
+
+
+def _shared(there: Bool[np.ndarray, "task epoch"], task: int) -> bool:
+    """Whether a task has an epoch that another has too."""
+    return bool((there[task] & np.delete(there, task, axis=0).any(0)).any())
 
 
 def _repeats(table: "pd.DataFrame", curve: Int[np.ndarray, "row"]) -> Int[np.ndarray, "row"]:

@@ -17,17 +17,23 @@ if TYPE_CHECKING:
 
 REQUIRED = ("task", "config", "epoch", "score")
 OPTIONAL = ("cost", "seed")
+HYPERPARAMETER = "hyperparameter "
+"""Precedes the names of hyperparameters in tables, as they can be those of other columns."""
 SUFFIXES = (".csv", ".parquet", ".pq")
 
 
 def read_table(
-    path: Path, renamed: Mapping[str, str], ignore: Sequence[str], space: ConfigurationSpace | None
+    path: Path,
+    renamed: Mapping[str, str | None],
+    ignore: Sequence[str],
+    space: ConfigurationSpace | None,
 ) -> tuple["pd.DataFrame", list[Finding], list[Finding]]:
     """A file's table of texts, each column under the name that it is meant by, faults and notes.
 
     Args:
         path: a file that ends in one of `SUFFIXES`.
-        renamed: what some columns are called in the file, by what they are meant by.
+        renamed: what some columns are called in the file, by what they are meant by; None where
+            there is none, so that a column of that name is a hyperparameter.
         ignore: names of columns to leave out.
         space: the search space, if it is known; columns that are not in it are left out.
     """
@@ -48,29 +54,73 @@ def read_table(
     table.columns = header
     fault("columns have the same name", sorted({name for name in header if header.count(name) > 1}))
     table = table.loc[:, ~table.columns.duplicated()]
-    fault(f"no such columns; there are {listed}", {*renamed.values(), *ignore} - {*header})
+    named = {role: column for role, column in renamed.items() if column is not None}
+    fault(f"no such columns; there are {listed}", {*named.values(), *ignore} - {*header})
     table = table.drop(columns=ignore, errors="ignore")
-    clash = [name for name, old in renamed.items() if name in table.columns and old != name]
-    fault("columns are there by name, and others are to be called so: ignore one", clash)
-    table = table.drop(columns=clash).rename(columns={old: new for new, old in renamed.items()})
+    roles, notes = _roles(table, renamed, space)
+    table = table.rename(columns={c: roles.get(c) or f"{HYPERPARAMETER}{c}" for c in table.columns})
     fault(f"columns are missing; there are {listed}", [c for c in REQUIRED if c not in table])
     others = hyperparameter_columns(table)
     fault("columns have no name (an index?): ignore them", [c for c in others if not c])
     if space is not None:
         alien = [c for c in others if c and c not in space]
         fault("columns are not in the search space: ignore them", alien)
-        wanted = [c for c in space if not isinstance(space[c], Constant)]
-        fault("hyperparameters have no column", [c for c in wanted if c not in others])
-        table = table.drop(columns=[*alien, ""], errors="ignore")
+        wanted = [c for c in space if not isinstance(space[c], Constant) and c not in others]
+        fault("hyperparameters have no column", [c for c in wanted if c not in roles])
+        faults += [
+            Finding(
+                f"hyperparameter {c!r} has the name of the column of {c}s: say which column has "
+                f"those by columns={{{c!r}: NAME}}"
+            )
+            for c in wanted
+            if c in roles
+        ]
+        table = table.drop(columns=[others[c] for c in (*alien, "") if c in others])
 
     blank = (table == "").all(axis=1).to_numpy()
     table, left_out = table[~blank], table.index[blank]
     if not len(table):
         faults.append(Finding("there are no rows"))
-    notes = []
     if len(left_out):
         notes.append(Finding(f"{len(left_out)} blank rows are left out", [name_ranges(left_out)]))
     return table, faults, notes
+
+
+def _roles(
+    table: "pd.DataFrame", renamed: Mapping[str, str | None], space: ConfigurationSpace | None
+) -> tuple[dict[str, str], list[Finding]]:
+    """The role of each column that has one, and notes on those that might have another.
+
+    A column has the role that it is named for, else that of its name, unless another column has it.
+    """
+    import pandas as pd
+
+    roles = {column: role for role, column in renamed.items() if column is not None}
+    notes = []
+    for name in (*REQUIRED, *OPTIONAL):
+        if name not in table or name in roles:
+            continue
+        if name in renamed:
+            if renamed[name] is not None and space is None:
+                what = f"column {name!r} is a hyperparameter, as column {renamed[name]!r} is the"
+                notes.append(Finding(f"{what} {name}: ignore it if it is none"))
+        elif name in OPTIONAL and space is not None and name in space:
+            what = f"column {name!r} is the hyperparameter of the search space"
+            notes.append(Finding(f"{what}: columns={{{name!r}: {name!r}}} makes it the {name}"))
+        else:
+            roles[name] = name
+    if space is None and "config" in roles.values():
+        config = next(column for column, role in roles.items() if role == "config")
+        codes = pd.factorize(table[config])[0]
+        for name in OPTIONAL:
+            if name in table and roles.get(name) == name and name not in renamed:
+                values = pd.factorize(table[name])[0]
+                pairs = len(np.unique(np.stack([codes, values]), axis=1).T)
+                if pairs == len(np.unique(codes)) and len(np.unique(values)) > 1:
+                    what = f"column {name!r} is read as the {name} of a run, and is the same in all"
+                    what += " rows of a configuration: if it is a hyperparameter, say "
+                    notes.append(Finding(f"{what}columns={{{name!r}: None}}"))
+    return roles, notes
 
 
 def _read_csv(path: Path) -> tuple["pd.DataFrame", list[Finding]]:
@@ -136,9 +186,10 @@ def _texts(table: Any, names: Sequence[str], rows: Int[np.ndarray, "row"]) -> "p
     return frame.set_axis(rows, axis=0)
 
 
-def hyperparameter_columns(table: "pd.DataFrame") -> list[str]:
-    """Names of the columns that hold hyperparameters: all that are not of another meaning."""
-    return [c for c in table.columns if c not in REQUIRED + OPTIONAL]
+def hyperparameter_columns(table: "pd.DataFrame") -> dict[str, str]:
+    """The column of each hyperparameter: those that are not of another meaning."""
+    columns = [c for c in table.columns if c.startswith(HYPERPARAMETER)]
+    return {column.removeprefix(HYPERPARAMETER): column for column in columns}
 
 
 def _pyarrow() -> ModuleType:

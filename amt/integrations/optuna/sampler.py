@@ -2,7 +2,7 @@
 
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -25,10 +25,10 @@ from amt.inference import Fitted
 from amt.integrations.optuna.spaces import distributions_of_space
 from amt.precision import precision
 from amt.search.acquisition import Acquisition, get_acquisition, upper_confidence_bound
-from amt.search.candidates import draw
+from amt.search.candidates import draw, plain_values
 from amt.search.fitting import fit_sources, source_posterior
 from amt.search.scoring import Progress, Room, Scorer
-from amt.space import Encoder
+from amt.space import Encoder, comparable, own_value
 
 
 class StudyState(NamedTuple):
@@ -44,7 +44,7 @@ class StudyState(NamedTuple):
     """
 
     configs: list[dict[str, Any]]
-    position: dict[tuple, int]
+    position: dict[Hashable, int]
     trials: dict[int, list[FrozenTrial]]
     observed: list[tuple[int, int, float]]
     pending: list[tuple[int, int]]
@@ -74,7 +74,7 @@ class AMTSampler(BaseSampler):
         candidates: how many random configurations are considered; 0 for those of the sources alone.
         resume: whether configurations of pruned trials are candidates again (module docstring).
         first_step: the step that trials report for their first epoch. Steps that are not among the
-            epochs of the sources have no effect.
+            epochs of the sources have no effect; of a study that shares none, a warning says so.
         fit: a fit to these sources (`amt.fit_sources`) by any inference, instead of a new one.
         kernels: as in `amt.fit_sources`.
         options: of `amt.fit_sources`.
@@ -124,6 +124,7 @@ class AMTSampler(BaseSampler):
         self._candidates = candidates
         self._drawn: tuple[tuple[int, str], list[dict[str, Any]]] | None = None
         self._resume = resume
+        self._warned: set[tuple[str, str]] = set()
         self._sources = sources
         self._encode = Encoder(sources.space)
         self._constants = {h.name: h.value for h in self._space.values() if isinstance(h, Constant)}
@@ -152,7 +153,8 @@ class AMTSampler(BaseSampler):
                 stacklevel=2,
             )
             return {}
-        return dict(self._key(configs[order[min(state.unplaced, len(order) - 1)]]))
+        chosen = configs[order[min(state.unplaced, len(order) - 1)]]
+        return {name: chosen[name] for name in self._distributions if name in chosen}
 
     def sample_independent(
         self,
@@ -183,6 +185,7 @@ class AMTSampler(BaseSampler):
             return False
         if not np.isfinite(trial.intermediate_values[step]):
             return True
+        self._warn(study, [], {*trial.intermediate_values})
         config = self._config(trial)
         if config is None or step not in self._steps or step == max(self._steps):
             return False
@@ -208,8 +211,8 @@ class AMTSampler(BaseSampler):
                 f"study {study.study_name!r} is one of its own sources: name the sources without it"
             )
 
-    def _key(self, config: Mapping[str, Any]) -> tuple:
-        return tuple((name, config[name]) for name in self._distributions if name in config)
+    def _key(self, config: Mapping[str, Any]) -> Hashable:
+        return comparable({n: v for n, v in config.items() if n in self._distributions})
 
     def _config(self, trial: FrozenTrial) -> dict[str, Any] | None:
         """The active hyperparameters of a trial; None if they are not all known, or not legal."""
@@ -217,6 +220,7 @@ class AMTSampler(BaseSampler):
         return self._legal({n: params[n] for n in self._distributions if n in params})
 
     def _legal(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        config = {name: own_value(self._space[name], value) for name, value in config.items()}
         values = {**self._constants, **config}
         try:
             legal = deactivate_inactive_hyperparameters(values, self._space)
@@ -236,7 +240,7 @@ class AMTSampler(BaseSampler):
         trials: dict[int, list[FrozenTrial]] = {}
         observed: list[tuple[int, int, float]] = []
         pending: list[tuple[int, int]] = []
-        unplaced = 0
+        unplaced, reported = 0, set()
         for recorded in study.get_trials(deepcopy=False):
             own = recorded.number == trial.number
             other = trial if own else recorded
@@ -249,6 +253,7 @@ class AMTSampler(BaseSampler):
             if at == len(configs):
                 configs.append(config)
             trials.setdefault(at, []).append(other)
+            reported.update(other.intermediate_values)
             observed += [
                 (at, self._steps[step], float(self._sources.outcome.forward(value)))
                 for step, value in other.intermediate_values.items()
@@ -258,7 +263,29 @@ class AMTSampler(BaseSampler):
             if running and following < len(self._steps):
                 pending.append((at, following))
         observed = list(dict.fromkeys(observed))
+        self._warn(study, observed, reported)
         return StudyState(configs, position, trials, observed, pending, unplaced)
+
+    def _warn(
+        self, study: Study, observed: Sequence[tuple[int, int, float]], reported: set[int]
+    ) -> None:
+        """Warn, once, of values that have no effect or can hardly be of the sources' metric."""
+        messages = [
+            f"a score of study {study.study_name!r} {why}"
+            for *_, score in observed
+            if (why := self._sources.unexpected(score)) is not None
+        ][:1]
+        if reported and not reported & {*self._steps}:
+            steps, theirs = (", ".join(map(str, sorted(s)[:5])) for s in (reported, self._steps))
+            messages.append(
+                f"study {study.study_name!r} reports steps ({steps} ...) of which the sources have "
+                f"none ({theirs} ...), so that its values have no effect: see `first_step`"
+            )
+        for message in messages:
+            kind = study.study_name, message.split(" is ")[0]
+            if kind not in self._warned:
+                self._warned.add(kind)
+                warnings.warn(message, stacklevel=2)
 
     def _remaining(self, trials: Sequence[FrozenTrial]) -> slice:
         """The epochs that a new trial of a configuration with these trials would train."""
@@ -289,7 +316,10 @@ class AMTSampler(BaseSampler):
         for index, config in enumerate(configs):
             if index == own:
                 remaining[index, self._last(trial) + 1 :] = True
-            elif all(config.get(name, value) == value for name, value in fixed.items()):
+            elif all(
+                comparable(config.get(name, value)) == comparable(value)
+                for name, value in fixed.items()
+            ):
                 remaining[index, self._remaining(state.trials.get(index, ()))] = True
         remaining[:num_sources] &= self._usable[:, None]
         progress = Progress(
@@ -309,7 +339,8 @@ class AMTSampler(BaseSampler):
         if self._drawn is not None and self._drawn[0] == of_trial:
             return self._drawn[1]
         configs = {}
-        for values in draw(self._space, max(self._candidates, 2), seed)[: self._candidates]:
+        drawn = draw(self._space, max(self._candidates, 2), seed)[: self._candidates]
+        for values in plain_values(self._space, drawn):
             config = {n: v for n, v in values.items() if n in self._distributions}
             for name, value in config.items():
                 config[name] = _on_step(self._distributions[name], value)

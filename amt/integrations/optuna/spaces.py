@@ -19,18 +19,29 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from amt.space import choices_of, comparable, plain
+
 
 def space_of_distributions(distributions: Mapping[str, BaseDistribution]) -> ConfigurationSpace:
     """Optuna's distributions as a search space; those of a single value are left out.
 
     ConfigSpace has no step: it is kept in the hyperparameter's `meta`.
+
+    Raises:
+        ValueError: choices of a parameter are equal, as False and 0, or not equal to themselves.
     """
     space = ConfigurationSpace()
     for name, distribution in distributions.items():
         if distribution.single():
             continue
         if isinstance(distribution, CategoricalDistribution):
-            space.add(CategoricalHyperparameter(name, distribution.choices))
+            choices = [plain(choice) for choice in distribution.choices]
+            odd = [c for c in choices if comparable(c) is float]  # NaN
+            same = [c for c in choices if [*map(comparable, choices)].count(comparable(c)) > 1]
+            if odd or same:
+                why = "NaN is no choice" if odd else f"{same[0]!r} and {same[1]!r} are equal"
+                raise ValueError(f"choices of parameter {name!r}: {why}; use texts for them")
+            space.add(CategoricalHyperparameter(name, choices))
             continue
         assert isinstance(distribution, IntDistribution | FloatDistribution)
         integer = isinstance(distribution, IntDistribution)
@@ -51,9 +62,9 @@ def distributions_of_space(space: ConfigurationSpace) -> dict[str, BaseDistribut
             case Constant():
                 continue
             case OrdinalHyperparameter():
-                distribution = CategoricalDistribution(h.sequence)
+                distribution = CategoricalDistribution(choices_of(h))
             case CategoricalHyperparameter():
-                distribution = CategoricalDistribution(h.choices)
+                distribution = CategoricalDistribution(choices_of(h))
             case IntegerHyperparameter():
                 distribution = IntDistribution(h.lower, h.upper, h.log, step or 1)
             case _:

@@ -1,6 +1,7 @@
 """Past studies as source tasks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial
 from amt.curves import LearningCurves
 from amt.integrations.optuna.spaces import space_of_distributions
 from amt.outcome import Outcome
+from amt.space import comparable
 
 
 def sources_from_studies(
@@ -43,6 +45,9 @@ def sources_from_studies(
             objectives; studies differ in direction or in a parameter's kind; or a step is before
             the first. The message names study, trial and step.
         KeyError: there is no such study.
+
+    Warns:
+        UserWarning: a study shares no step with another.
     """
     known = optuna.get_all_study_names(storage)
     chosen = list(known if names is None else names)
@@ -72,12 +77,12 @@ def sources_from_studies(
     space = space_of_distributions(_merge(trials))
     if not len(space):
         raise ValueError("no parameter is in all trials of all studies with more than one value")
-    configs: dict[tuple, tuple[int, dict[str, Any]]] = {}
+    configs: dict[Hashable, tuple[int, dict[str, Any]]] = {}
     cells: dict[tuple[int, int, int], list[float]] = {}
     for task, name in enumerate(chosen):
         for trial in trials[name]:
             config = {p: trial.params[p] for p in space}
-            row, _ = configs.setdefault(tuple(config.values()), (len(configs), config))
+            row, _ = configs.setdefault(comparable(config), (len(configs), config))
             for step, value in trial.intermediate_values.items():
                 if step < first_step:
                     raise ValueError(
@@ -87,6 +92,7 @@ def sources_from_studies(
                 cell = cells.setdefault((task, row, step - first_step + 1), [])
                 if np.isfinite(value):
                     cell.append(value)
+    _warn_of_other_steps(chosen, cells, first_step)
     epochs = sorted({epoch for _, _, epoch in cells})
     values = np.full((len(chosen), len(configs), len(epochs)), np.nan)
     for (task, row, epoch), found in cells.items():
@@ -102,6 +108,23 @@ def sources_from_studies(
         epochs=np.array(epochs),
         outcome=outcome,
     )
+
+
+def _warn_of_other_steps(
+    studies: Sequence[str], cells: Iterable[tuple[int, int, int]], first_step: int
+) -> None:
+    """Warn of studies whose steps are those of no other, so that nothing is learned of them."""
+    epochs: dict[int, set[int]] = {task: set() for task in range(len(studies))}
+    for task, _, epoch in cells:
+        epochs[task].add(epoch)
+    for task, own in epochs.items():
+        others = set().union(*(e for other, e in epochs.items() if other != task))
+        if others and not own & others:
+            steps = ", ".join(str(epoch - 1 + first_step) for epoch in sorted(own)[:5])
+            warnings.warn(
+                f"study {studies[task]!r} shares no step with another: it reports {steps} ...",
+                stacklevel=3,
+            )
 
 
 def _merge(trials: Mapping[str, Sequence[FrozenTrial]]) -> dict[str, BaseDistribution]:
@@ -129,7 +152,8 @@ def _unite(old: BaseDistribution, new: BaseDistribution) -> BaseDistribution | N
     if old == new:
         return old
     if isinstance(old, CategoricalDistribution) and isinstance(new, CategoricalDistribution):
-        more = [choice for choice in new.choices if choice not in old.choices]
+        known = {comparable(choice) for choice in old.choices}
+        more = [choice for choice in new.choices if comparable(choice) not in known]
         return CategoricalDistribution((*old.choices, *more))
     if isinstance(old, IntDistribution) and isinstance(new, IntDistribution):
         finest = 1
