@@ -13,12 +13,12 @@ from amt.kernels import KERNELS
 from amt.tuners import TUNERS
 from amt.tuners.checks import check_choice
 
-_NUMBERS = ("budget", "seeds", "chunk")
+_NUMBERS = ("budget", "seeds", "chunk", "draws")
 _LISTS = ("tuners", "plugins")
 _GROUPS = ("kernel", "inference", "acquisition")
 _TEXTS = ("database", "split", "precision", "noise")
 _SWITCHES = ("nugget", "log_x")
-_OTHERS = ("database_options", "pair", "repeat", "workers")
+_OTHERS = ("database_options", "pair", "repeat", "num_sources", "workers")
 
 
 def check_settings(values: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ def check_settings(values: Mapping[str, Any]) -> None:
     require("true or false", _SWITCHES, lambda v: isinstance(v, bool))
     require(
         "null or a whole number from 1",
-        ("workers",),
+        ("workers", "num_sources"),
         lambda v: v is None or (_is_whole(v) and v > 0),
     )
     require("null, a number from 0 or a list of different ones", ("pair",), _is_selection)

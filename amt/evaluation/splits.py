@@ -81,7 +81,9 @@ def make_splits(
         for run in chosen:
             check_choice("repeat", run, range(recorded))
         runs = {run: curves if curves.repeats is None else curves.repeat(run) for run in chosen}
-    if num_sources is not None:
+    if num_sources is None:
+        check_choice("number of draws without num_sources", draws, (1,))
+    else:
         check_choice("split with a number of sources", kind, ("leave_one_out",))
     if kind == "paper":
         names = paper_pairs(database)

@@ -24,6 +24,7 @@ WHOLE = SMALL_RUN | {
         {"pair": [0, 2], "repeat": None},
         {"repeat": [1, 0], "database_options": {"minimise": True}},
         {"acquisition": {"name": "ei"}},
+        {"num_sources": 4, "draws": 3},
     ],
 )
 def test_settings_that_can_be(right):

@@ -43,6 +43,8 @@ def test_drawn_sources_are_those_of_every_repeat_and_never_the_target():
     assert [s.sources.tasks for s in chosen(repeat=1)] == names[:TASKS]
     with pytest.raises(ValueError, match="no number of sources 4; there are 1, 2, 3"):
         chosen(num_sources=TASKS)
+    with pytest.raises(ValueError, match="no number of draws without num_sources 3; there are 1"):
+        chosen(num_sources=None, draws=3)
     with pytest.raises(ValueError, match="no split with a number of sources 'paper'"):
         chosen(kind="paper")
 
