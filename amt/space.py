@@ -266,7 +266,8 @@ class Encoder:
         Raises:
             ValueError: a value is none of its hyperparameter's choices.
         """
-        return np.array([self._row(config) for config in configs]).reshape(-1, self.num_features)
+        rows = np.array([self._row(config) for config in configs])
+        return rows.reshape(len(configs), self.num_features)
 
     def _row(self, config: Config) -> list[float]:
         numeric = [
