@@ -193,13 +193,20 @@ class LearningCurves:
     def split(
         self, sources: Sequence[str], target: str
     ) -> tuple["LearningCurves", "LearningCurves"]:
-        """Learning curves of the sources, and of the target.
+        """Learning curves of the sources, which are tasks or one of them, and of the target.
 
         Raises:
             ValueError: the target is one of the sources, or there are no sources.
             KeyError: a task that is not there.
         """
-        if target in sources or not sources:
+        if isinstance(sources, str):
+            if sources not in self.tasks:
+                there = ", ".join(map(str, self.tasks))
+                raise ValueError(
+                    f"sources must be a list of tasks, not {sources!r}; there are {there}"
+                )
+            sources = [sources]
+        if str(target) in map(str, sources) or not len(sources):
             raise ValueError(f"target {target!r} must not be among the sources {list(sources)}")
         return self.select(tasks=sources), self.select(tasks=[target])
 
@@ -224,10 +231,18 @@ def _mean(repeats: Float[np.ndarray, "repeat task config epoch"]) -> Float[np.nd
 
 
 def _positions(what: str, known: Sequence[Any], chosen: Sequence[Any] | None) -> list[int]:
-    """Positions of the chosen names among those known; of all of them if None is chosen."""
+    """Positions of the chosen names among those known; of all of them if None is chosen.
+
+    A name is one with the same text too, as 3 is of "3" in a file, unless that is ambiguous.
+    """
     position = {name: index for index, name in enumerate(known)}
-    chosen = list(known) if chosen is None else list(chosen)
-    for name in chosen:
-        if name not in position:
+    texts: dict[str, list[int]] = {}
+    for index, name in enumerate(known):
+        texts.setdefault(str(name), []).append(index)
+    found = []
+    for name in known if chosen is None else chosen:
+        at = [position[name]] if name in position else texts.get(str(name), [])
+        if len(at) != 1:
             raise KeyError(f"no {what} {name!r}; there are {', '.join(map(str, known))}")
-    return [position[name] for name in chosen]
+        found += at
+    return found

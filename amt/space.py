@@ -5,6 +5,7 @@ active hyperparameters. `Encoder` turns configurations into rows of numbers.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from functools import cached_property
 from numbers import Real
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from ConfigSpace.hyperparameters import (
     NumericalHyperparameter,
     OrdinalHyperparameter,
 )
+from ConfigSpace.hyperparameters.hp_components import ROUND_PLACES
 from ConfigSpace.types import NotSet
 from jaxtyping import Float
 
@@ -79,16 +81,47 @@ def own_value(hyperparameter: Hyperparameter, value: Any) -> Any:
 
     A file or a library in between may have made a list of a tuple, 1.0 of 1 or NumPy's types of
     Python's: what comes back is the choice as the search space has it, an `int` of an integer
-    hyperparameter and a `float` of a real one.
+    hyperparameter and a `float` of a real one, on its bound or step (`step_of`) if it is off that
+    by rounding only.
     """
     value = plain(value)
     if isinstance(hyperparameter, IntegerHyperparameter):
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         return int(value) if whole else value
     if isinstance(hyperparameter, FloatHyperparameter):
-        return float(value) if isinstance(value, Real) else value
+        return _own_float(hyperparameter, float(value)) if isinstance(value, Real) else value
     wanted = comparable(value)
     return next((c for c in choices_of(hyperparameter) if comparable(c) == wanted), value)
+
+
+def _own_float(hyperparameter: FloatHyperparameter, value: float) -> float:
+    """A value, but its bound where it differs from that, or its step from that, by rounding."""
+    lower, upper, step = *_range(hyperparameter), step_of(hyperparameter)
+    if not lower <= value <= upper and lower <= float(np.round(value, ROUND_PLACES)) <= upper:
+        value = min(max(value, lower), upper)
+    if step is not None and np.isfinite(value):
+        nearest = on_step(lower, upper, step, value)
+        return nearest if abs(value - nearest) <= 1e-8 * step else value
+    return value
+
+
+def _range(hyperparameter: NumericalHyperparameter) -> tuple[float, float]:
+    return float(hyperparameter.lower), float(hyperparameter.upper)
+
+
+def step_of(hyperparameter: Hyperparameter) -> float | None:
+    """The step between the values of a hyperparameter, in its `meta={"step": number}`."""
+    return (hyperparameter.meta or {}).get("step")
+
+
+def on_step(lower: float, upper: float, step: float, value: float) -> float:
+    """The nearest value that is a whole number of steps above `lower`, as decimals have it.
+
+    In floats 3 * 0.1 is 0.30000000000000004; here it is 0.3, as whoever writes it down has it.
+    """
+    low, high, width = (Decimal(str(x)) for x in (lower, upper, step))
+    steps = min(round((Decimal(str(value)) - low) / width), (high - low) // width)
+    return float(low + max(steps, 0) * width)
 
 
 def plain(value: Any) -> Any:
@@ -233,7 +266,8 @@ class Encoder:
         Raises:
             ValueError: a value is none of its hyperparameter's choices.
         """
-        return np.array([self._row(config) for config in configs]).reshape(-1, self.num_features)
+        rows = np.array([self._row(config) for config in configs])
+        return rows.reshape(len(configs), self.num_features)
 
     def _row(self, config: Config) -> list[float]:
         numeric = [

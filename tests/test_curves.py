@@ -273,3 +273,23 @@ def test_scores_that_can_hardly_be_of_the_same_metric():
     constant = dataclasses.replace(accuracies, scores=np.full_like(metric, 200.0))
     assert constant.unexpected(200.1) is None
     assert constant.unexpected(0.9) is not None
+
+
+def test_tasks_are_found_by_their_text_too():
+    curves = dataclasses.replace(small_curves(num_tasks=3), tasks=["3", "31", "53"])
+    assert curves.split([3, 31], 53)[1].tasks == ("53",)
+    numbers = dataclasses.replace(curves, tasks=[3, 31, 53])
+    assert numbers.split(["3"], 53)[0].tasks == (3,)
+    ambiguous = dataclasses.replace(curves, tasks=[3, "3", 5])
+    assert ambiguous.split([3], 5)[0].tasks == (3,)
+    with pytest.raises(KeyError, match="no task 4; there are 3, 31, 53"):
+        curves.split([3, 4], 53)
+    with pytest.raises(ValueError, match="target 3 must not be among the sources"):
+        curves.split(["3", "31"], 3)
+
+
+def test_a_source_by_itself_is_a_task():
+    curves = dataclasses.replace(small_curves(num_tasks=2), tasks=["breast", "wine"])
+    assert curves.split("breast", "wine")[0].tasks == ("breast",)
+    with pytest.raises(ValueError, match="sources must be a list of tasks, not 'brest'; there"):
+        curves.split("brest", "wine")

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from amt.space import Encoder, check_configs
+from amt.space import Encoder, check_configs, on_step
 from tests.problems import small_configs, small_space
 
 
@@ -309,3 +309,26 @@ def test_a_value_that_is_no_choice_is_no_row_of_zeros():
             check_configs(mixed_space(), [OWN | {name: value}])
         with pytest.raises(ValueError, match=f"{name} is .*, none of its choices"):
             Encoder(mixed_space())([OWN | {name: value}])
+
+
+def test_values_that_are_off_a_bound_or_step_by_rounding_are_on_it():
+    space = ConfigurationSpace()
+    space.add(
+        Float("x", (0.05, 0.05 * 3)),
+        Float("step", (0, 0.9), meta={"step": 0.1}),
+        Integer("whole", (1, 9), meta={"step": 2}),
+    )
+    (checked,) = check_configs(space, [{"x": 0.05 * 3, "step": 3 * 0.1, "whole": 3}])
+    assert checked == {"x": 0.15, "step": 0.3, "whole": 3}
+    (free,) = check_configs(space, [{"x": 0.12, "step": 0.25, "whole": 4}])
+    assert free == {"x": 0.12, "step": 0.25, "whole": 4}
+    with pytest.raises(ValueError, match="x"):
+        check_configs(space, [{"x": 0.05 * 3 + 1e-12, "step": 0.3, "whole": 3}])
+
+
+def test_steps_are_decimals():
+    assert [on_step(0, 1, 0.1, 0.1 * k) for k in range(11)] == [k / 10 for k in range(11)]
+    assert on_step(0.1, 0.7, 0.3, 0.45) == 0.4
+    assert on_step(0, 1, 0.3, 0.99) == 0.9  # 1 is no step
+    assert on_step(-0.5, 0.5, 0.1, -9) == -0.5
+    assert on_step(1e-3, 1, 1e-3, 0.3336) == 0.334

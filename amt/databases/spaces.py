@@ -23,6 +23,7 @@ from ConfigSpace.hyperparameters import (
     Hyperparameter,
     IntegerHyperparameter,
 )
+from ConfigSpace.hyperparameters.hp_components import ROUND_PLACES
 
 from amt.space import choices_of, comparable
 
@@ -182,7 +183,16 @@ def _infer(name: str, texts: Sequence[str]) -> Hyperparameter:
     ]
     below = min(np.floor(np.round(lower / steps[0], 9)) * steps[0], lower)
     above = max(np.ceil(np.round(upper / steps[-1], 9)) * steps[-1], upper)
-    return Float(name, (float(f"{below:.12g}"), float(f"{above:.12g}")), log=log)
+    bounds = _outwards(lower, f"{below:.12g}", -1), _outwards(upper, f"{above:.12g}", 1)
+    return Float(name, bounds, log=log)
+
+
+def _outwards(value: float, rounded: str, direction: int) -> float:
+    """A bound that has a value on its inner side, rounded as ConfigSpace rounds it, too."""
+    bound, step = float(rounded), max(np.spacing(abs(value)), 10.0**-ROUND_PLACES)
+    while direction * (float(np.round(bound, ROUND_PLACES)) - value) < 0:
+        bound, step = float(value + direction * step), 2 * step
+    return bound
 
 
 def parse(hyperparameter: Hyperparameter, text: str) -> Any:

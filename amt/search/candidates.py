@@ -14,7 +14,15 @@ from ConfigSpace.hyperparameters import FloatHyperparameter, NumericalHyperparam
 from ConfigSpace.util import get_one_exchange_neighbourhood
 from jaxtyping import Float
 
-from amt.space import Encoder, check_configs, choices_of, make_configuration, own_value
+from amt.space import (
+    Encoder,
+    check_configs,
+    choices_of,
+    make_configuration,
+    on_step,
+    own_value,
+    step_of,
+)
 
 Origin = tuple[Configuration, Mapping[str, Any]]
 """A configuration, and its values."""
@@ -77,7 +85,7 @@ def plain_values(
     """Dicts of plain Python values; much faster for all configurations than one by one.
 
     Real ones are rounded to 13 decimals as ConfigSpace does, unless that would change a small one
-    by more than its 1e-9th part, and stay in their range.
+    by more than its 1e-9th part, and stay in their range. Those with a step (`step_of`) are on it.
 
     Args:
         origins: a configuration that each is a neighbour of, whose values it keeps to the last bit
@@ -94,6 +102,12 @@ def plain_values(
                 near = np.abs(rounded - values) <= 1e-9 * np.abs(values)
                 values = np.where(near, rounded, values)
             values = values.tolist()
+            step = step_of(hyperparameter)
+            real = isinstance(hyperparameter, FloatHyperparameter)
+            if step is not None and (real or step != 1):
+                lower, upper = hyperparameter.lower, hyperparameter.upper
+                kind = type(values[0]) if values else float
+                values = [kind(on_step(lower, upper, step, value)) for value in values]
         else:  # a position, but for a constant
             choices = choices_of(hyperparameter)
             positions = vectors[active, index].astype(int) % len(choices)

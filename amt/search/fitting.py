@@ -20,6 +20,7 @@ from amt.gp.posterior import AbstractSourcePosterior
 from amt.gp.solvers import AbstractSolver
 from amt.gp.spectral import numerical_rank
 from amt.inference import INFERENCE, Fitted
+from amt.space import Encoder
 
 Model = TypeVar("Model")
 
@@ -55,11 +56,15 @@ def fit_sources(
 
     Raises:
         KeyError: no such inference; the message lists those there are.
-        ValueError: a solver, of an inference that has no choice of one.
+        ValueError: a solver, of an inference that has no choice of one; or a search space that has
+            constants only.
     """
     if inference not in INFERENCE:
         raise KeyError(f"no inference {inference!r}; there are {', '.join(INFERENCE)}")
     method = INFERENCE[inference]
+    if not Encoder(sources.space).num_features:
+        names = ", ".join(sources.space)
+        raise ValueError(f"the search space has constants only ({names}): nothing to choose from")
     if solver is not None and not method.incomplete:
         raise ValueError(f"{inference} has no choice of a solver")
     grid = CurveGrid.of(sources, dtype)

@@ -19,6 +19,7 @@ from amt.databases import bundled, load, paper_pairs
 from amt.databases.long_form import examine, grid, read_curves
 from amt.evaluation.splits import make_splits
 from amt.outcome import RobustOutcome
+from amt.space import Encoder
 
 TASKS, CONFIGS, EPOCHS = ("a", "b", "c"), 6, 4
 
@@ -268,6 +269,76 @@ def test_texts_of_an_inactive_hyperparameter(rows, write, text):
     assert [*map(str, found.space.conditions)] == ["momentum | optimizer == 'sgd'"]
     rows.loc[4:5, "momentum"] = ["", text]  # both, in rows of one configuration
     assert read(write(rows)).configs == read(path).configs
+
+
+def test_lists_in_a_file_are_choices_of_a_space_in_json(rows, write, tmp_path):
+    space = make_space()
+    space.add(Categorical("kernel", [[3, 3], [5, 5]]))
+    space.to_json(tmp_path / "space.json")
+    rows["kernel"] = ["(3, 3)" if c % 2 else "[5, 5]" for c in rows["config"]]
+    curves = read(write(rows), space=tmp_path / "space.json")
+    assert [config["kernel"] for config in curves.configs] == [[5, 5], [3, 3]] * 3
+    at = Encoder(curves.space).columns.index("kernel=[5, 5]")
+    assert_array_equal(curves.features[:, at], [1, 0] * 3)
+
+
+def test_a_header_with_line_breaks(rows, write):
+    text = rows.rename(columns={"lr": "learning\nrate"}).to_csv(index=False).splitlines()
+    assert text[0].count('"') == 1  # the header is two lines
+    found = examine(write("\n".join(text)))
+    assert "learning\nrate" in found.space
+    plain = examine(write(rows, "plain.csv"))
+    assert [c["learning\nrate"] for c in found.curves.configs] == [
+        c["lr"] for c in plain.curves.configs
+    ]
+    text[5] = "too,short"
+    text[9] = text[9].replace("0.", "x.", 1)
+    faults = [line for f in examine(write("\n".join(text))).faults for line in f.where]
+    assert faults[0] == "row 5: 2 of 9"
+    assert faults[1].startswith("row 9: ")
+
+
+def test_costs_that_are_all_empty_are_none(rows, write):
+    assert read(write(rows.assign(cost=""))).cost is None
+
+
+def test_whole_numbers_are_names_however_they_are_written(rows, write):
+    plain = read(write(rows.replace({"task": {"a": 3, "b": 31, "c": 7}}), "plain.csv"))
+    mixed = rows.replace({"task": {"a": "3", "b": "31.0", "c": "7"}}).astype({"config": str})
+    mixed.loc[mixed.index % 4 > 1, "task"] = mixed["task"].replace({"3": "3.0", "31.0": "31"})
+    mixed.loc[mixed.index % 3 > 1, "config"] += ".0"
+    path = write(mixed)
+    assert notes(path) == [
+        "tasks are read as the whole numbers that they are",
+        "  '3.0' as '3'",
+        "  '31.0' as '31'",
+        "configs are read as the whole numbers that they are",
+        *[f"  '{c}.0' as '{c}'" for c in (0, 1, 2, 3, 4, 5)],
+    ]
+    curves = examine(path, space=make_space()).curves
+    assert curves.tasks == ("3", "7", "31")
+    assert_array_equal(curves.scores, plain.scores)
+    sources, target = curves.split([3, 31], 7)
+    assert (sources.tasks, target.tasks) == (("3", "31"), ("7",))
+    assert notes(write(rows.replace({"task": {"a": "03", "b": "3.0", "c": "0.3"}}))) == []
+
+
+def test_only_constants_are_nothing_to_choose_from(rows, write):
+    rows = rows.assign(lr=0.1, width=3, optimizer="adam", momentum="")
+    path = write(rows.drop(columns="momentum"))
+    with pytest.raises(ValueError, match=r"than one value \(lr, optimizer, width\): nothing"):
+        read(path, space=None)
+
+
+def test_a_metric_that_is_the_same_everywhere_is_noted(rows, write):
+    assert notes(write(rows.assign(score=0.5))) == [
+        "the metric is 0.5 everywhere: it tells nothing"
+    ]
+    rows.loc[rows["task"] == "b", "score"] = 0.5
+    assert notes(write(rows)) == [
+        "tasks have the same metric everywhere, which tells nothing",
+        "  'b'",
+    ]
 
 
 # Metrics other than accuracy

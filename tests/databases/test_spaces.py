@@ -96,6 +96,25 @@ def test_numbers_are_in_the_space_inferred_from_them(values):
     check_configs(space, [{"x": parse(space["x"], text)} for text in given])
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.05, 0.05 * 2, 0.05 * 3],
+        [1e9, 1e9 + 1e-4, 1e9 + 2e-4],
+        [-1e9 - 1e-4, -1e9],
+        [0.1 + 0.2, 0.7, 0.1 * 7],
+        [1e-12, 3.3333333333333e-12, 1e-11],
+        [123456789.123456789, 987654321.987654321],
+        [1 / 3, 2 / 3],
+        [1e15 + 0.5, 1e15 + 1],
+    ],
+)
+def test_no_value_is_outside_of_the_range_inferred_from_it(values):
+    h = infer(x=list(map(repr, values)))["x"]
+    assert h.lower <= min(values) < max(values) <= h.upper
+    check_configs(infer(x=list(map(repr, values))), [{"x": value} for value in values])
+
+
 def test_ranges_are_rounded_outwards():
     space = infer(x=["0.0123", "0.5", "0.971"], y=["-3.21", "7.77", "0.1"])
     assert (space["x"].lower, space["x"].upper) == (0.01, 0.98)

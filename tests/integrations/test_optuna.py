@@ -308,6 +308,17 @@ def test_ranges_and_choices_are_united_and_conditional_parameters_left_out(stora
     assert_array_equal(np.isnan(curves.scores[..., 0]), [[False, True], [True, False]])
 
 
+def test_the_same_step_is_one_configuration(storage):
+    """0.1 + 0.2 and 0.3 are one value of a parameter with steps of 0.1."""
+    space = {"x": FloatDistribution(0, 0.5, step=0.1)}
+    study = study_in(storage, "past")
+    for x in (0.1 + 0.2, 0.3, 0.1 * 3, 0.2):
+        add(study, {"x": x}, [x], space)
+    curves = sources_from_studies(storage)
+    assert list(curves.configs) == [{"x": 0.3}, {"x": 0.2}]
+    assert distributions_of_space(curves.space) == space
+
+
 def test_the_first_step_may_be_any(storage):
     add(study_in(storage, "past"), ONE, {1: 0.1, 2: 0.2})
     assert_array_equal(sources_from_studies(storage).epochs, [2, 3])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ConfigSpace import Configuration, ConfigurationSpace, Float
+from ConfigSpace import Configuration, ConfigurationSpace, Float, Integer
 from numpy.testing import assert_allclose, assert_array_equal
 
 from amt.search.candidates import (
@@ -91,3 +91,12 @@ def test_a_space_within_the_sources():
     check_within(SPACE, SPACE)
     with pytest.raises(ValueError, match="do not both have depth, momentum, optimizer"):
         check_within(ConfigurationSpace({"rate": (1e-3, 0.1)}), SPACE)
+
+
+def test_candidates_are_on_the_steps_of_a_space():
+    space = ConfigurationSpace()
+    space.add(Float("x", (0, 1), meta={"step": 0.1}), Integer("n", (1, 10), meta={"step": 3}))
+    values = plain_values(space, draw(space, 200, 0))
+    assert {v["x"] for v in values} == {k / 10 for k in range(11)}
+    assert {v["n"] for v in values} == {1, 4, 7, 10}
+    assert {type(v["n"]) for v in values} == {int}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ConfigSpace import Categorical, ConfigurationSpace, Float, Integer
+from ConfigSpace import Categorical, ConfigurationSpace, Constant, Float, Integer
 
 import amt
 from amt.gp.model import MultiTaskGP
@@ -133,6 +133,17 @@ def test_a_score_in_another_unit_is_warned_of_and_kept(new_tuner):
     with pytest.warns(UserWarning, match="score of configuration 1, epoch 2 is 85, where those of"):
         tuner.tell(1, 2, 85.0)
     assert tuner.told == ((0, 1, 0.1), (1, 2, 85.0))
+
+
+def test_a_space_of_constants_is_named(sources):
+    space = ConfigurationSpace()
+    space.add(Constant("x", 1), Constant("y", "a"))
+    curves = amt.LearningCurves(
+        configs=[{"x": 1}, {}], space=space, tasks="ab", scores=sources.scores[:, :2]
+    )
+    assert curves.features.shape == (2, 0)
+    with pytest.raises(ValueError, match=r"constants only \(x, y\): nothing to choose from"):
+        Tuner(curves, jax.random.key(0))
 
 
 # Recommendations

@@ -15,10 +15,11 @@ from amt.curves import LearningCurves
 from amt.databases.long_form.configs import configuration_texts, parse_configs, same_configs
 from amt.databases.long_form.findings import Finding
 from amt.databases.long_form.grid import make_grid
-from amt.databases.long_form.rows import check_duplicates, check_rows
+from amt.databases.long_form.rows import check_duplicates, check_rows, merge_numbers
 from amt.databases.long_form.table import OPTIONAL, REQUIRED, read_table
 from amt.databases.spaces import describe_space, infer_space, read_space
 from amt.outcome import Outcome
+from amt.space import Encoder
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ def examine(
 
     table, wrong = check_rows(table)
     faults += wrong
+    table, found = merge_numbers(table)
+    notes += found
     table, wrong = check_duplicates(table)
     faults += wrong
     settings, wrong = configuration_texts(table)
@@ -137,6 +140,10 @@ def examine(
         faults.append(
             Finding("there is one configuration only: nothing to choose from", [*settings])
         )
+    if not Encoder(space).num_features:
+        names = ", ".join(space)
+        what = f"no hyperparameter has more than one value ({names}): nothing to choose from"
+        faults.append(Finding(what))
     if faults:
         return Examination(rows, faults, notes, space)
 

@@ -87,7 +87,11 @@ def make_grid(
         what += f" and are {treatment} from there on"
         what += f", {after} finite scores included" if after else ""
         notes.append(Finding(what, lines))
-    return Grid(tasks, epochs, metric, cost), [*notes, *_notes(metric, configs, minimise)], []
+    return (
+        Grid(tasks, epochs, metric, cost),
+        [*notes, *_notes(metric, tasks, configs, minimise)],
+        [],
+    )
 
 
 def _shared(there: Bool[np.ndarray, "task epoch"], task: int) -> bool:
@@ -109,9 +113,11 @@ def _repeats(table: "pd.DataFrame", curve: Int[np.ndarray, "row"]) -> Int[np.nda
 
 def _mean_cost(
     table: "pd.DataFrame", place: tuple[np.ndarray, ...], shape: tuple[int, int, int]
-) -> Real[np.ndarray, "task config epoch"]:
-    """The mean over seeds of the costs that are known."""
+) -> Real[np.ndarray, "task config epoch"] | None:
+    """The mean over seeds of the costs that are known; None if none is."""
     known = table["cost"].notna().to_numpy()
+    if not known.any():
+        return None
     place = tuple(axis[known] for axis in place)
     total, count = np.zeros(shape), np.zeros(shape)
     np.add.at(total, place, table["cost"].to_numpy()[known])
@@ -127,7 +133,10 @@ def _positions(table: "pd.DataFrame", column: str, names: Sequence[str]) -> Int[
 
 
 def _notes(
-    metric: Real[np.ndarray, "repeat task config epoch"], configs: Sequence[str], minimise: bool
+    metric: Real[np.ndarray, "repeat task config epoch"],
+    tasks: Sequence[str],
+    configs: Sequence[str],
+    minimise: bool,
 ) -> list[Finding]:
     """Notes on what is missing, and on a metric that gets worse along most curves."""
     notes = []
@@ -136,10 +145,20 @@ def _notes(
     if never:
         names = [repr(configs[c]) for c in never]
         notes.append(Finding("configurations have no score on any task", names))
+    if len(metric[0]) > 1:
+        flat = np.nanmax(metric, (0, 2, 3)) == np.nanmin(metric, (0, 2, 3))
+        lines = [repr(tasks[t]) for t in np.flatnonzero(flat).tolist()]
+        if lines and not flat.all():
+            notes.append(
+                Finding("tasks have the same metric everywhere, which tells nothing", lines)
+            )
     later = np.logical_or.accumulate(measured[..., ::-1], axis=-1)[..., ::-1]
     gaps = (later & ~measured).any(-1).sum()
     if gaps:
         notes.append(Finding(f"{gaps} curves lack epochs before their last, which are missing"))
+    same = np.nanmax(metric) == np.nanmin(metric)
+    if same:
+        notes.append(Finding(f"the metric is {np.nanmax(metric):g} everywhere: it tells nothing"))
     first = np.take_along_axis(metric, measured.argmax(-1)[..., None], -1)
     last = np.take_along_axis(
         metric, metric.shape[-1] - 1 - measured[..., ::-1].argmax(-1)[..., None], -1

@@ -1,5 +1,6 @@
 """Checks the rows of a table: numbers that are none, and scores that come twice."""
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ from amt.databases.long_form.findings import Finding, name_rows
 if TYPE_CHECKING:
     import pandas as pd
 
+_WHOLE = re.compile("-?(0|[1-9][0-9]*)")
+_WHOLE_AS_REAL = re.compile(r"-?(0|[1-9][0-9]*)\.0*")
 _LARGEST = 1e100  # beyond it, squares overflow
 
 
@@ -60,6 +63,29 @@ def _numbers(
     numbers = np.array(pd.to_numeric(texts, errors="coerce"), np.float64)
     empty_or_nan = texts.str.lower().str.lstrip("+-").isin(["", "nan"]).to_numpy()
     return numbers, np.isnan(numbers) & ~empty_or_nan
+
+
+def merge_numbers(table: "pd.DataFrame") -> tuple["pd.DataFrame", list[Finding]]:
+    """One text for each whole number that names a task, configuration or seed, and notes on them.
+
+    A library that reads 3 as a real number writes 3.0: that is no other task.
+    """
+    notes = []
+    for name in ("task", "config", "seed"):
+        if name not in table:
+            continue
+        unique = table[name].unique().tolist()
+        wholes = {text for text in unique if _WHOLE.fullmatch(text)}
+        same = {
+            text: text.partition(".")[0]
+            for text in unique
+            if _WHOLE_AS_REAL.fullmatch(text) and text.partition(".")[0] in wholes
+        }
+        if same:
+            table = table.assign(**{name: table[name].replace(same)})
+            lines = [f"{text!r} as {whole!r}" for text, whole in same.items()]
+            notes.append(Finding(f"{name}s are read as the whole numbers that they are", lines))
+    return table, notes
 
 
 def check_duplicates(table: "pd.DataFrame") -> tuple["pd.DataFrame", list[Finding]]:

@@ -134,11 +134,15 @@ def _read_csv(path: Path) -> tuple["pd.DataFrame", list[Finding]]:
 
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
+            reader = csv.reader(file)
+            header = next(reader, [])
+            lines = max(reader.line_num, 1)  # of the header, whose names can have line breaks
         table = pyarrow.csv.read_csv(
             path,
             read_options=pyarrow.csv.ReadOptions(
-                use_threads=False, column_names=[str(i) for i in range(len(header))], skip_rows=1
+                use_threads=False,
+                column_names=[str(i) for i in range(len(header))],
+                skip_rows=lines,
             ),
             parse_options=pyarrow.csv.ParseOptions(
                 newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=refuse
@@ -150,10 +154,11 @@ def _read_csv(path: Path) -> tuple["pd.DataFrame", list[Finding]]:
     except (pyarrow.ArrowException, UnicodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
     wrong = [row for row in refused if row.text.strip()]
-    lines = [f"row {r.number}: {r.actual_columns} of {r.expected_columns}" for r in wrong]
+    below = lines - 1  # rows count from the header, which is one
+    named = [f"row {r.number - below}: {r.actual_columns} of {r.expected_columns}" for r in wrong]
     numbers = np.arange(2, 2 + table.num_rows + len(refused))
-    numbers = np.setdiff1d(numbers, [row.number for row in refused])
-    faults = [Finding("rows have another number of cells than the header", lines)] if wrong else []
+    numbers = np.setdiff1d(numbers, [row.number - below for row in refused])
+    faults = [Finding("rows have another number of cells than the header", named)] if wrong else []
     return _texts(table, header, numbers), faults
 
 

@@ -14,7 +14,7 @@ from ConfigSpace.hyperparameters import Constant
 from ConfigSpace.util import deactivate_inactive_hyperparameters
 from jax.typing import DTypeLike
 from jaxtyping import Float
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -342,8 +342,6 @@ class AMTSampler(BaseSampler):
         drawn = draw(self._space, max(self._candidates, 2), seed)[: self._candidates]
         for values in plain_values(self._space, drawn):
             config = {n: v for n, v in values.items() if n in self._distributions}
-            for name, value in config.items():
-                config[name] = _on_step(self._distributions[name], value)
             if fixed:  # other hyperparameters may be active then
                 config = self._legal({**config, **fixed})
             if config is not None:
@@ -360,11 +358,3 @@ class AMTSampler(BaseSampler):
 def _fixed(trial: FrozenTrial) -> dict[str, Any]:
     """The parameters that a trial was enqueued with."""
     return trial.system_attrs.get("fixed_params", {})
-
-
-def _on_step(distribution: BaseDistribution, value: Any) -> Any:
-    """The nearest of the values that a distribution with a step has; others have any."""
-    if not isinstance(distribution, FloatDistribution | IntDistribution) or not distribution.step:
-        return value
-    steps = round((value - distribution.low) / distribution.step)
-    return min(distribution.low + steps * distribution.step, distribution.high)

@@ -19,7 +19,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from amt.space import choices_of, comparable, plain
+from amt.space import choices_of, comparable, plain, step_of
 
 
 def space_of_distributions(distributions: Mapping[str, BaseDistribution]) -> ConfigurationSpace:
@@ -57,7 +57,7 @@ def distributions_of_space(space: ConfigurationSpace) -> dict[str, BaseDistribut
     distributions: dict[str, BaseDistribution] = {}
     h: Any
     for h in space.values():
-        step = (h.meta or {}).get("step")
+        step = step_of(h)
         match h:
             case Constant():
                 continue
@@ -66,7 +66,7 @@ def distributions_of_space(space: ConfigurationSpace) -> dict[str, BaseDistribut
             case CategoricalHyperparameter():
                 distribution = CategoricalDistribution(choices_of(h))
             case IntegerHyperparameter():
-                distribution = IntDistribution(h.lower, h.upper, h.log, step or 1)
+                distribution = IntDistribution(h.lower, h.upper, h.log, int(step or 1))
             case _:
                 distribution = FloatDistribution(h.lower, h.upper, h.log, step)
         distributions[h.name] = distribution

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 from amt.curves import LearningCurves
 from amt.integrations.optuna.spaces import space_of_distributions
 from amt.outcome import Outcome
-from amt.space import comparable
+from amt.space import comparable, own_value
 
 
 def sources_from_studies(
@@ -81,7 +81,7 @@ def sources_from_studies(
     cells: dict[tuple[int, int, int], list[float]] = {}
     for task, name in enumerate(chosen):
         for trial in trials[name]:
-            config = {p: trial.params[p] for p in space}
+            config = {p: own_value(space[p], trial.params[p]) for p in space}
             row, _ = configs.setdefault(comparable(config), (len(configs), config))
             for step, value in trial.intermediate_values.items():
                 if step < first_step:
