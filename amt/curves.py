@@ -114,18 +114,25 @@ class LearningCurves:
         return Encoder(self.space)(self.configs)
 
     @cached_property
+    def within_unit(self) -> bool:
+        """Whether the scores are the metric itself, all within [0, 1], as accuracies are."""
+        known = self.scores[~np.isnan(self.scores)]
+        inside = known.size > 0 and known.min() >= 0 and known.max() <= 1
+        return bool(inside) and self.outcome == RobustOutcome()
+
+    @cached_property
     def expected_range(self) -> tuple[float, float]:
         """The range that another score of the same metric is expected in; (-inf, inf) if none is.
 
-        It is [0, 1] where the scores are a metric within that, and else reaches three times the
+        It is [0, 1] where the scores are a metric `within_unit`, and else reaches three times the
         range of the scores beyond it on both sides.
         """
         known = self.scores[~np.isnan(self.scores)]
         if not known.size:
             return -np.inf, np.inf
-        lower, upper = float(known.min()), float(known.max())
-        if self.outcome == RobustOutcome() and lower >= 0 and upper <= 1:
+        if self.within_unit:
             return 0.0, 1.0
+        lower, upper = float(known.min()), float(known.max())
         beyond = 3 * max(upper - lower, 1e-3 * max(abs(lower), abs(upper)))
         return lower - beyond, upper + beyond
 

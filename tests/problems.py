@@ -19,7 +19,7 @@ METHODS = ("amt", "task_regression", "best_list", "source_best", "one_epoch_each
 """The tuners that come with amt."""
 
 RUN_BY_DEFAULT = tuple(method for method in METHODS if method != "task_regression")
-"""Those of `experiments/conf/at2.yaml`."""
+"""The tuners that `experiments/conf/at2.yaml` names."""
 
 SMALL_RUN = {
     "database": "made up",

@@ -11,7 +11,7 @@ from typing import Any
 
 from amt.kernels import KERNELS
 from amt.tuners import TUNERS
-from amt.tuners.checks import check_choice
+from amt.tuners.checks import check_choice, check_positive
 
 _NUMBERS = ("budget", "seeds", "chunk", "draws")
 _LISTS = ("tuners", "plugins")
@@ -39,7 +39,9 @@ def check_settings(values: Mapping[str, Any]) -> None:
             if name in values and not right(values[name]):
                 raise ValueError(f"{name} must be {what}, not {values[name]!r}")
 
-    require("a whole number from 1", _NUMBERS, lambda v: _is_whole(v) and v > 0)
+    for name in _NUMBERS:
+        if name in values:
+            check_positive(name, values[name])
     require(
         "a list of names such as [amt,random_search]",
         _LISTS,

@@ -85,21 +85,20 @@ def make_splits(
         check_choice("number of draws without num_sources", draws, (1,))
     else:
         check_choice("split with a number of sources", kind, ("leave_one_out",))
-    if kind == "paper":
-        names = paper_pairs(database)
-    else:
-        names = [(sources.tasks, target.tasks[0]) for sources, target in curves.leave_one_out()]
-    if num_sources is not None:
         check_choice("number of sources", num_sources, range(1, len(curves.tasks)))
         check_positive("draws", draws)
-        names = [
-            (_drawn(sources, num_sources, draw, number), target)
-            for draw in range(draws)
-            for number, (sources, target) in enumerate(names)
-        ]
     splits = []
     for run, of_run in runs.items():
-        pairs = [of_run.split(*of_pair) for of_pair in names]
+        if kind == "paper":
+            pairs = [of_run.split(*names) for names in paper_pairs(database)]
+        elif num_sources is None:
+            pairs = list(of_run.leave_one_out())
+        else:
+            pairs = [
+                of_run.split(_drawn(of_run.tasks, number, num_sources, draw), target)
+                for draw in range(draws)
+                for number, target in enumerate(of_run.tasks)
+            ]
         wanted = range(len(pairs)) if pair is None else [pair] if isinstance(pair, int) else pair
         for index in wanted:
             if not 0 <= index < len(pairs):
@@ -109,10 +108,11 @@ def make_splits(
     return splits
 
 
-def _drawn(sources: Sequence[str], count: int, draw: int, target: int) -> list[str]:
-    """Some of the sources, in their order, drawn from a seed of the draw and the target."""
-    chosen = np.random.default_rng([draw, target]).choice(len(sources), count, replace=False)
-    return [sources[int(index)] for index in np.sort(chosen)]
+def _drawn(tasks: Sequence[str], target: int, count: int, draw: int) -> list[str]:
+    """Some of the other tasks, in their order, drawn from a seed of the draw and the target."""
+    others = [*tasks[:target], *tasks[target + 1 :]]
+    chosen = np.random.default_rng([draw, target]).choice(len(others), count, replace=False)
+    return [others[int(index)] for index in np.sort(chosen)]
 
 
 def make_cells(splits: Sequence[Split], *, seeds: int = 1) -> list[Cell]:

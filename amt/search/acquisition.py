@@ -60,11 +60,7 @@ def log_expected_improvement(
     """
     last = remaining.shape[1] - 1 - jnp.argmax(remaining[:, ::-1], axis=1)
     at_last = jnp.arange(remaining.shape[0]), last
-    tiny = jnp.finfo(posterior.variance.dtype).tiny
-    deviation = jnp.sqrt(jnp.maximum(posterior.variance[at_last], tiny))
-    z = (posterior.mean[at_last] - incumbent) / deviation
-    # Finite: that nothing is left to train is worse than any value.
-    value = jnp.maximum(jnp.log(deviation) + _log_h(z), jnp.finfo(z.dtype).min)
+    value = _log_improvement(posterior.mean[at_last], posterior.variance[at_last], incumbent)
     return jnp.where(remaining.any(1), value, -jnp.inf)
 
 
@@ -101,12 +97,22 @@ def expected_lead(
     at = jnp.arange(len(remaining)), jnp.argmax(posterior.mean, axis=1)
     mean = posterior.mean[at]
     second, first = jnp.sort(jnp.append(mean, -jnp.inf))[-2:]
-    tiny = jnp.finfo(mean.dtype).tiny
-    deviation = jnp.sqrt(jnp.maximum(posterior.variance[at], tiny))
     # One configuration alone leads whatever it scores.
     other = jnp.where(mean == first, jnp.where(jnp.isfinite(second), second, mean), first)
-    value = jnp.log(deviation) + _log_h((mean - other) / deviation)
-    return jnp.where(remaining.any(1), jnp.maximum(value, jnp.finfo(mean.dtype).min), -jnp.inf)
+    value = _log_improvement(mean, posterior.variance[at], other)
+    return jnp.where(remaining.any(1), value, -jnp.inf)
+
+
+def _log_improvement(
+    mean: Values, variance: Values, threshold: Float[Array, "*config"]
+) -> Float[Array, "config"]:
+    r"""\(\log E[\max(f - \theta, 0)]\) of normal f over the threshold \(\theta\).
+
+    Finite: that nothing is left to train is worse than any value.
+    """
+    deviation = jnp.sqrt(jnp.maximum(variance, jnp.finfo(variance.dtype).tiny))
+    z = (mean - threshold) / deviation
+    return jnp.maximum(jnp.log(deviation) + _log_h(z), jnp.finfo(z.dtype).min)
 
 
 def _log_h(z: Float[Array, "config"]) -> Float[Array, "config"]:

@@ -75,14 +75,14 @@ def forecast(
         outcome: transform g of the scores y that the prediction is one of; the density is then one
             of y, \(p(g(y))\, |g'(y)|\), in g' with y kept 1e-4 from the ends of [0, 1].
     """
-    log_slope = jnp.zeros(len(target), target.dtype)
+    last = jnp.where(held_out, target[:, -1], 0)
+    log_slope = jnp.zeros_like(last)
     if outcome is not None:
-        ends = jnp.clip(target[:, -1], 1e-4, 1 - 1e-4)
-        log_slope = jnp.log(jnp.abs(jax.vmap(jax.grad(outcome.forward))(ends)))
-        target = outcome.forward(target)
+        inside = jnp.clip(last, 1e-4, 1 - 1e-4)
+        log_slope = jnp.log(jnp.abs(jax.vmap(jax.grad(outcome.forward))(inside)))
+        last = outcome.forward(last)
     mean = posterior.mean[..., -1].reshape(-1, len(target))
     variance = (posterior.variance[..., -1] + noise[..., -1:]).reshape(-1, len(target))
-    last = jnp.where(held_out, target[:, -1], 0)
     deviation = jnp.sqrt(variance)
     weights = posterior.log_weights
     log_weights = jnp.zeros(len(mean), mean.dtype) if weights is None else weights

@@ -21,5 +21,5 @@ def check_positive(what: str, value: Any) -> None:
     Raises:
         ValueError: it is not.
     """
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{what} must be a whole number from 1, not {value!r}")

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
@@ -19,7 +18,7 @@ from amt.gp.grid import CurveGrid, require_complete
 from amt.gp.task_regression.mixture import MixturePrior, MixtureState
 from amt.gp.task_regression.model import TaskRegression
 from amt.inference.task_regression import fit_task_regression
-from amt.outcome import ArcsineOutcome, Outcome, RobustOutcome
+from amt.outcome import ArcsineOutcome, Outcome
 from amt.search.acquisition import expected_lead
 from amt.search.fitting import stack
 from amt.search.rule import recommend
@@ -31,7 +30,7 @@ class Learned(eqx.Module):
     """Priors of the target, and the number of scores to make room for."""
 
     prior: MixturePrior
-    outcome: Outcome | None
+    outcome: Outcome | None = eqx.field(static=True)
     budget: int = eqx.field(static=True)
 
 
@@ -39,7 +38,7 @@ class State(eqx.Module):
     """The target's mixture, in units of the transform."""
 
     mixture: MixtureState
-    outcome: Outcome | None
+    outcome: Outcome | None = eqx.field(static=True)
 
 
 def init(key: PRNGKeyArray, learned: Learned) -> State:
@@ -67,10 +66,7 @@ def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
 
 def transform_of(problem: HostProblem) -> Outcome | None:
     """The transform of scores that are accuracies as they stand; None of others."""
-    curves = problem.sources
-    plain = isinstance(curves.outcome, RobustOutcome) and str(curves.outcome) == "score = y"
-    within = np.nanmin(curves.scores) >= 0 and np.nanmax(curves.scores) <= 1
-    return ArcsineOutcome() if plain and within else None
+    return ArcsineOutcome() if problem.sources.within_unit else None
 
 
 def prepare(
@@ -93,11 +89,8 @@ def prepare(
     ]
     fits = stage("fit", fit_task_regression, stack(starts), grids)
     prior = stage("condition", MixturePrior.of, fits.model, grids)
-    converged = jax.device_get(jnp.take_along_axis(fits.converged, fits.best[:, None], 1))[:, 0]
+    converged = np.asarray(fits.converged)[np.arange(len(problems)), np.asarray(fits.best)]
     diagnostics = [{"converged": float(value)} for value in converged]
-    size = len(problems)
-    if outcome is not None:  # one for each problem, as all that is stacked
-        outcome = jax.tree.map(lambda leaf: jnp.full(size, leaf), outcome)
     return Prepared(Learned(prior, outcome, problems[0].budget), diagnostics)
 
 

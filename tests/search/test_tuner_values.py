@@ -1,4 +1,4 @@
-"""What a tuner makes of configurations, states and settings; its model is not fitted, and small."""
+"""A tuner takes and gives values of the search space as they are; its small model is not fitted."""
 
 import dataclasses
 import json

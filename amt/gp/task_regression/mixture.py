@@ -3,7 +3,7 @@ r"""A mixture of priors of a target, weighted by what each predicted of its scor
 How noisy a target is, how much of it no source shows, and whether the sources say anything about it
 is not known before it is trained. So there are components with the standard deviations of noise
 and of the residual halved, as learned, and doubled, and one without transfer
-(`TaskRegression.prior_without_transfer`); component k has the weight
+(`without_transfer`); component k has the weight
 
 \[ w_k \propto \pi_k \prod_i p_k(y_i \mid y_1, \dots, y_{i-1}), \]
 
@@ -23,11 +23,35 @@ from jaxtyping import Array, Bool, Float, Int
 
 from amt.gp.grid import CurveGrid
 from amt.gp.observations import TargetPosterior
-from amt.gp.task_regression.model import TaskRegression
+from amt.gp.task_regression.model import CommonScale, TaskRegression
 from amt.gp.task_regression.target import TargetPrior, TargetState
 
 SCALES = (0.5, 1.0, 2.0)
 WITHOUT_TRANSFER = 0.1
+
+
+def without_transfer(prior: TargetPrior, grid: CurveGrid, *, smooth: float = 0.6) -> TargetPrior:
+    """The prior of a target whose curves are like no source's, w = 0.
+
+    The mean is the sources' mean course, the same for all configurations, and how curves differ
+    among the configurations of a source is the covariance of h and d.
+
+    Args:
+        prior: with transfer, which gives all that is the same.
+        grid: curves of the sources.
+        smooth: the share of h in that covariance.
+    """
+    level, scale, curves = CommonScale.of(grid.scores)
+    course = jnp.mean(level) + jnp.mean(scale) * jnp.mean(curves, (0, 1))
+    among = curves - jnp.mean(curves, 1, keepdims=True)
+    total = jnp.einsum("tce,tcf->ef", among, among) / (among.shape[0] * among.shape[1])
+    total *= jnp.square(jnp.mean(scale))
+    return prior._replace(
+        mean=jnp.broadcast_to(course, prior.mean.shape),
+        weighted=prior.weighted.at[1:].set(0),
+        fidelity=smooth * total,
+        own=(1 - smooth) * total,
+    )
 
 
 class MixturePrior(NamedTuple):
@@ -39,9 +63,9 @@ class MixturePrior(NamedTuple):
     @classmethod
     def of(cls, model: TaskRegression, grid: CurveGrid) -> "MixturePrior":
         """The components of the module docstring, the one without transfer last."""
-        learned, without = model.target_prior(grid), model.prior_without_transfer(grid)
+        learned = model.target_prior(grid)
         scales = [(noise, residual) for noise in SCALES for residual in SCALES]
-        components = [*(learned.scaled(*pair) for pair in scales), without]
+        components = [*(learned.scaled(*pair) for pair in scales), without_transfer(learned, grid)]
         share = math.log((1 - WITHOUT_TRANSFER) / len(scales))
         log_weights = jnp.asarray([share] * len(scales) + [math.log(WITHOUT_TRANSFER)])
         return cls(

@@ -216,28 +216,6 @@ class TaskRegression(eqx.Module):
             noise=variance * noise,
         )
 
-    def prior_without_transfer(self, grid: CurveGrid, *, smooth: float = 0.6) -> TargetPrior:
-        """The prior of a target whose curves are like no source's, w = 0.
-
-        The mean is the sources' mean course, the same for all configurations, and how curves differ
-        among the configurations of a source is the covariance of h and d.
-
-        Args:
-            smooth: the share of h in that covariance.
-        """
-        tasks = CommonScale.of(grid.scores)
-        prior, curves = self.target_prior(grid), tasks.curves
-        course = jnp.mean(tasks.level) + jnp.mean(tasks.scale) * jnp.mean(curves, (0, 1))
-        among = curves - jnp.mean(curves, 1, keepdims=True)
-        total = jnp.einsum("tce,tcf->ef", among, among) / (among.shape[0] * among.shape[1])
-        total *= jnp.square(jnp.mean(tasks.scale))
-        return prior._replace(
-            mean=jnp.broadcast_to(course, prior.mean.shape),
-            weighted=prior.weighted.at[1:].set(0),
-            fidelity=smooth * total,
-            own=(1 - smooth) * total,
-        )
-
     def log_likelihood(self, grid: CurveGrid) -> Float[Array, "task"]:
         """Log density of every task given all others, in units of their average scale.
 

@@ -67,7 +67,7 @@ class TargetPrior(NamedTuple):
 
 
 class TargetState(NamedTuple):
-    """What is known of a target, given its scores so far.
+    """The posterior of a target's curves, given its scores so far.
 
     Attributes:
         mean, variance: of the noise-free score of each configuration and epoch.
