@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Int
 
 from amt.gp.grid import CurveGrid
-from amt.gp.task_regression.model import TaskRegression
+from amt.gp.task_regression.model import CommonScale, TaskRegression
 from amt.inference.mle import Maximum, Optimizer, maximize
 from amt.inference.priors import log_prior
 
@@ -21,6 +21,9 @@ def fit_task_regression(
 ) -> Maximum:
     """Maximise the log density of every source given the others, and the log prior.
 
+    That of the best score of every curve, given how configurations of one task differ, is added
+    to it, which says what is known of configurations that no source has.
+
     Args:
         starts: models stacked along a leading axis, one entry a restart.
         grid: complete curves.
@@ -29,10 +32,12 @@ def fit_task_regression(
         optimizer, steps, learning_rate: as of `amt.inference.mle.fit_mle`.
     """
     some = thinned(len(grid.epochs), epochs)
+    best = jnp.max(CommonScale.of(grid.scores).curves, 2)
     grid = CurveGrid(grid.scores[:, :, some], grid.features, grid.epochs[some])
 
     def log_posterior(model: TaskRegression):
-        return jnp.sum(model.log_likelihood(grid)) + log_prior(model)
+        surface = model.surface.log_likelihood(best, grid.features)
+        return jnp.sum(model.log_likelihood(grid)) + jnp.sum(surface) + log_prior(model)
 
     return maximize(
         log_posterior,

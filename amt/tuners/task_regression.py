@@ -1,7 +1,7 @@
 """A target as a weighted sum of the sources, learned from each source given the others.
 
 Before the loop the model (`amt.gp.task_regression`) is fitted to the sources (`fit`), and made into
-a mixture of priors of the target (`condition`). In the loop every score costs one update of each
+the prior of the target (`condition`). In the loop every score costs one update of each
 component, and the configuration with the largest expected lead (`amt.search.acquisition`) is
 trained next. Accuracies are modelled through the arcsine of their square root.
 """
@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from amt.gp.grid import CurveGrid, require_complete
-from amt.gp.task_regression.mixture import MixturePrior, MixtureState
 from amt.gp.task_regression.model import TaskRegression
+from amt.gp.task_regression.target import TargetPrior, TargetState
 from amt.inference.task_regression import fit_task_regression
 from amt.outcome import ArcsineOutcome, Outcome
 from amt.search.acquisition import expected_lead
@@ -27,41 +27,44 @@ from amt.tuners.record import HostProblem, Prepared, Pure, Record, RunStage
 
 
 class Learned(eqx.Module):
-    """Priors of the target, and the number of scores to make room for."""
+    """The prior of the target, and the number of scores to make room for."""
 
-    prior: MixturePrior
+    prior: TargetPrior
     outcome: Outcome | None = eqx.field(static=True)
     budget: int = eqx.field(static=True)
 
 
 class State(eqx.Module):
-    """The target's mixture, in units of the transform."""
+    """The target's posterior, in units of the transform."""
 
-    mixture: MixtureState
+    prior: TargetPrior
+    target: TargetState
     outcome: Outcome | None = eqx.field(static=True)
 
 
 def init(key: PRNGKeyArray, learned: Learned) -> State:
-    """Start from the priors, without scores."""
+    """Start from the prior, without scores."""
     del key
     # One more: the loop's first step has no score.
-    return State(MixtureState.init(learned.prior, learned.budget + 1), learned.outcome)
+    target = TargetState.init(learned.prior, learned.budget + 1)
+    return State(learned.prior, target, learned.outcome)
 
 
 def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
     """Condition on the latest score, and train what is expected to lead."""
     score = feedback.score if state.outcome is None else state.outcome.forward(feedback.score)
-    mixture = state.mixture.update(feedback.config, feedback.epoch, score, feedback.observed)
-    posterior = mixture.posterior()
+    prior, observed = state.prior, feedback.observed
+    target = state.target.update(prior, feedback.config, feedback.epoch, score, observed)
+    posterior = target.posterior(prior)
     matched = posterior.matched()
     values = expected_lead(matched, feedback.remaining, jnp.max(matched.mean))
     decision = Decision(
         jnp.argmax(values),
         recommend(matched),
         jnp.isfinite(matched.variance).all(),
-        Prediction(posterior, mixture.noise, state.outcome),
+        Prediction(posterior, prior.noises(), state.outcome),
     )
-    return State(mixture, state.outcome), decision
+    return State(prior, target, state.outcome), decision
 
 
 def transform_of(problem: HostProblem) -> Outcome | None:
@@ -88,7 +91,7 @@ def prepare(
         for problem, key in zip(problems, keys, strict=True)
     ]
     fits = stage("fit", fit_task_regression, stack(starts), grids)
-    prior = stage("condition", MixturePrior.of, fits.model, grids)
+    prior = stage("condition", TaskRegression.target_prior, fits.model, grids)
     converged = np.asarray(fits.converged)[np.arange(len(problems)), np.asarray(fits.best)]
     diagnostics = [{"converged": float(value)} for value in converged]
     return Prepared(Learned(prior, outcome, problems[0].budget), diagnostics)
