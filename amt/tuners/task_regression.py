@@ -7,20 +7,20 @@ trained next. Accuracies are modelled through the arcsine of their square root.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from amt.gp.grid import CurveGrid, require_complete
 from amt.gp.task_regression.model import TaskRegression
 from amt.gp.task_regression.target import TargetPrior, TargetState
 from amt.inference.task_regression import fit_task_regression
-from amt.outcome import ArcsineOutcome, Outcome
+from amt.outcome import Outcome
 from amt.search.acquisition import expected_lead
-from amt.search.fitting import stack
+from amt.search.fitting import as_modelled, source_grid, stack
 from amt.search.rule import recommend
 from amt.search.simulate import Decision, Feedback, Prediction
 from amt.tuners.record import HostProblem, Prepared, Pure, Record, RunStage
@@ -56,35 +56,31 @@ def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
     prior, observed = state.prior, feedback.observed
     target = state.target.update(prior, feedback.config, feedback.epoch, score, observed)
     posterior = target.posterior(prior)
-    matched = posterior.matched()
-    values = expected_lead(matched, feedback.remaining, jnp.max(matched.mean))
+    values = expected_lead(posterior, feedback.remaining, jnp.max(posterior.mean))
     decision = Decision(
         jnp.argmax(values),
-        recommend(matched),
-        jnp.isfinite(matched.variance).all(),
+        recommend(posterior),
+        jnp.isfinite(posterior.variance).all(),
         Prediction(posterior, prior.noises(), state.outcome),
     )
     return State(prior, target, state.outcome), decision
-
-
-def transform_of(problem: HostProblem) -> Outcome | None:
-    """The transform of scores that are accuracies as they stand; None of others."""
-    return ArcsineOutcome() if problem.sources.within_unit else None
 
 
 def prepare(
     problems: Sequence[HostProblem], keys: Sequence[PRNGKeyArray], dtype: Any, stage: RunStage
 ) -> Prepared:
     """Fit to the sources of each problem, and make the priors of its target."""
-    outcomes = [transform_of(problem) for problem in problems]
-    outcome = outcomes[0] if all(outcomes) else None
-    grids = []
-    for problem in problems:
-        grid = CurveGrid.of(problem.sources, dtype)
-        require_complete(grid, f"task regression of {problem.name}")
-        if outcome is not None:
-            grid = eqx.tree_at(lambda g: g.scores, grid, outcome.forward(grid.scores))
-        grids.append(grid)
+    curves = [problem.sources for problem in problems]
+    outcome = None
+    if all(sources.within_unit for sources in curves):
+        curves = [as_modelled(sources, "task_regression") for sources in curves]
+        outcome = curves[0].outcome
+    grids = [source_grid(sources, "task_regression", dtype) for sources in curves]
+    if any(grid.variance is not None for grid in grids):
+        grids = [
+            grid if grid.variance is not None else replace(grid, variance=0 * grid.scores)
+            for grid in grids
+        ]
     grids = stack(grids)
     starts = [
         stack([TaskRegression.init(problem.sources, key, dtype=dtype)])
@@ -92,8 +88,8 @@ def prepare(
     ]
     fits = stage("fit", fit_task_regression, stack(starts), grids)
     prior = stage("condition", TaskRegression.target_prior, fits.model, grids)
-    converged = np.asarray(fits.converged)[np.arange(len(problems)), np.asarray(fits.best)]
-    diagnostics = [{"converged": float(value)} for value in converged]
+    of_problem = (jax.tree.map(lambda leaf: leaf[i], fits) for i in range(len(problems)))  # noqa: B023
+    diagnostics = [fit.diagnostics() for fit in of_problem]
     return Prepared(Learned(prior, outcome, problems[0].budget), diagnostics)
 
 

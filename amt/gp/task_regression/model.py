@@ -221,14 +221,18 @@ class TaskRegression(eqx.Module):
         moved, total = jnp.square(self.similarity), jnp.square(self.common)
         of_error = (1 + moved + total) * of_shared + (1 / count + moved + total / count) * of_tasks
         surface = interpolation.factor @ interpolation.factor.T
-        nothing = jnp.zeros((size, size), surface.dtype)
+        error = jnp.zeros(size, surface.dtype)
+        if grid.variance is not None:
+            doubt = jnp.mean(grid.variance, 2) / jnp.square(tasks.scale)[:, None]
+            error = jnp.sum(doubt, 0) * (1 / count + moved + total / count) / count
+            error /= jnp.maximum(jnp.mean(jnp.diagonal(of_error)), jnp.finfo(error.dtype).tiny)
         course = jnp.square(self.course) * self.trend(epochs, epochs) + jnp.square(self.level)
         return TargetPrior(
             mean=level + scale * shared,
             typical=level + scale * jnp.mean(shared, 0),
             weighted=scale * jnp.tensordot(weighted, tasks.curves, 1),
             course=variance * course,
-            error=Product(nothing, nothing[0], variance * of_error),
+            error=Product(jnp.diag(error), error, variance * of_error),
             residual=Product(
                 residual.config, jnp.diagonal(residual.config), variance * residual.fidelity
             ),

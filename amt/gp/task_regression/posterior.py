@@ -5,7 +5,7 @@ from typing import Self
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from tinygp.kernels import Kernel
 
 from amt.gp.grid import CurveGrid
@@ -102,15 +102,19 @@ class TaskRegressionPosterior(eqx.Module):
         pending: Observations | None = None,
         *,
         observable: int | None = None,
+        epochs: Int[Array, "kept"] | None = None,
     ) -> TargetPosterior:
         """The target's posterior; arguments are those of `AbstractSourcePosterior.condition`.
+
+        Args:
+            epochs: positions of those to predict; None for all.
 
         Raises:
             ValueError: configurations off the grid, of a posterior that was reduced to it.
         """
         prior = self.prior
-        if extra is not None:
+        if extra is not None and len(extra):
             if self.off_grid is None:
                 raise ValueError("this posterior was reduced to its grid (on_grid)")
             prior = self.off_grid.joined(prior, extra, observable)
-        return prior.condition(observations, pending)
+        return prior.condition(observations, pending, epochs)

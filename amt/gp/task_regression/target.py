@@ -13,8 +13,9 @@ that is a weighted sum of four parts,
 
 \(\Phi\) being the sources' curves times a root of the prior covariance of their weights, which are
 integrated out, and \(\kappa \otimes V_\kappa\) the error of the sources' curves themselves, at
-configurations that they do not have. Given n scores, the covariance is \(k - A^\top A\), with a row
-of A for each score, and one more score of the cell i adds the row
+configurations that they do not have, or of which scores were filled in. Given n scores, the
+covariance is \(k - A^\top A\), with a row of A for each score, and one more score of the cell i
+adds the row
 
 \[ a = \frac{k(\cdot, i) - A^\top A_{\cdot i}}{\sqrt{k(i, i) - A_{\cdot i}^\top A_{\cdot i}
    + \sigma^2_i}}, \]
@@ -55,6 +56,10 @@ class Product(NamedTuple):
         """Covariance of one configuration and epoch with all."""
         return self.config[config][:, None] * self.epochs[epoch]
 
+    def among(self, config: Int[Array, "obs"], epoch: Int[Array, "obs"]) -> Float[Array, "o o"]:
+        """Covariance among some configurations at an epoch each."""
+        return self.config[config][:, config] * self.epochs[epoch][:, epoch]
+
     def diagonal(self) -> Float[Array, "config epoch"]:
         """Variance of each configuration and epoch."""
         return self.variance[:, None] * jnp.diagonal(self.epochs)
@@ -93,13 +98,24 @@ class TargetPrior(NamedTuple):
         """Noise variance of each component."""
         return self.components.noise[:, None] * self.noise
 
-    def columns(self, config: Int[Array, ""], epoch: Int[Array, ""]) -> Float[Array, "part c e"]:
-        """Prior covariance of one configuration and epoch with all, part by part."""
-        transfer = jnp.tensordot(self.weighted[:, config, epoch], self.weighted, 1)
-        transfer += self.error.column(config, epoch)
-        residual = self.residual.column(config, epoch).at[config].add(self.own[epoch])
-        course = jnp.broadcast_to(self.course[epoch], transfer.shape)
-        return jnp.stack([course, transfer, residual, self.surface.column(config, epoch)])
+    def columns(
+        self,
+        config: Int[Array, ""],
+        epoch: Int[Array, ""],
+        epochs: Int[Array, "kept"] | slice = slice(None),
+    ) -> Float[Array, "part config kept"]:
+        """Prior covariance of one configuration and epoch with all, part by part.
+
+        Args:
+            epochs: of the others, by position.
+        """
+        weighted = self.weighted[:, :, epochs]
+        transfer = jnp.tensordot(self.weighted[:, config, epoch], weighted, 1)
+        transfer += self.error.column(config, epoch)[:, epochs]
+        residual = self.residual.column(config, epoch).at[config].add(self.own[epoch])[:, epochs]
+        course = jnp.broadcast_to(self.course[epoch, epochs], transfer.shape)
+        surface = self.surface.column(config, epoch)[:, epochs]
+        return jnp.stack([course, transfer, residual, surface])
 
     def variances(self) -> Float[Array, "component config epoch"]:
         """Prior variance of each component."""
@@ -109,37 +125,52 @@ class TargetPrior(NamedTuple):
         parts = jnp.stack([course, transfer, residual, self.surface.diagonal()])
         return jnp.tensordot(self.components.parts, parts, 1)
 
+    def among(self, config: Int[Array, "obs"], epoch: Int[Array, "obs"]) -> Float[Array, "p o o"]:
+        """Prior covariance among some configurations at an epoch each, part by part."""
+        features = self.weighted[:, config, epoch].T
+        transfer = features @ features.T + self.error.among(config, epoch)
+        own = jnp.where(config[:, None] == config, self.own[epoch][:, epoch], 0)
+        residual = self.residual.among(config, epoch) + own
+        course = self.course[epoch][:, epoch]
+        return jnp.stack([course, transfer, residual, self.surface.among(config, epoch)])
+
     def condition(
-        self, observations: Observations, pending: Observations | None = None
+        self,
+        observations: Observations,
+        pending: Observations | None = None,
+        epochs: Int[Array, "kept"] | None = None,
     ) -> TargetPosterior:
         """The posterior given all scores at once, by one factorisation of each component.
 
         Args:
             pending: evaluations under way; see `AbstractSourcePosterior.condition`.
+            epochs: positions of those to predict; None for all.
         """
         at, under_way = observations.with_pending(pending)
+        kept = jnp.arange(len(self.noise)) if epochs is None else epochs
         told = at.mask
         used = told if under_way is None else told | under_way
-        parts = jax.vmap(self.columns)(at.config, at.epoch)
-        parts = jnp.where(used[:, None, None, None], parts, 0)
+        parts = jax.vmap(lambda c, e: self.columns(c, e, kept), out_axes=1)(at.config, at.epoch)
+        among, factors = self.among(at.config, at.epoch), self.components.parts
+        both = used[:, None] & used
 
         def of_component(component: tuple[Array, ...]) -> tuple[Array, ...]:
             mean, variance, factors, noise = component
-            cross = jnp.tensordot(factors, parts, (0, 1))
-            own = jnp.diag(jnp.where(used, noise[at.epoch], 1))
-            factor = cholesky(jnp.where(used, cross[:, at.config, at.epoch], 0) + own)
+            gram = jnp.where(both, jnp.tensordot(factors, among, 1), 0)
+            factor = cholesky(gram + jnp.diag(jnp.where(used, noise[at.epoch], 1)))
             residual = jnp.where(told, at.score - mean[at.config, at.epoch], 0)
             # At its posterior mean, an evaluation under way is no surprise.
             surprise = jnp.where(told, solve_lower(factor, residual[:, None])[:, 0], 0)
+            cross = jnp.where(used[:, None, None], jnp.tensordot(factors, parts, 1), 0)
             half = solve_lower(factor, cross.reshape(len(cross), -1)).reshape(cross.shape)
             density = norm.logpdf(surprise) - jnp.log(jnp.diagonal(factor))
             return (
-                mean + jnp.tensordot(surprise, half, 1),
-                jnp.maximum(variance - jnp.sum(jnp.square(half), 0), 0),
+                mean[:, kept] + jnp.tensordot(surprise, half, 1),
+                jnp.maximum(variance[:, kept] - jnp.sum(jnp.square(half), 0), 0),
                 jnp.sum(jnp.where(told, density, 0)),
             )
 
-        components = self.means(), self.variances(), self.components.parts, self.noises()
+        components = self.means(), self.variances(), factors, self.noises()
         mean, variance, log_density = jax.lax.map(of_component, components)
         log_weights = jax.nn.log_softmax(self.components.log_weight + log_density)
         return TargetPosterior(mean, variance, log_weights)
