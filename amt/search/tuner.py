@@ -25,6 +25,7 @@ from amt.search.candidates import (
     draw,
     neighbours,
 )
+from amt.search.failures import failed_score
 from amt.search.fitting import (
     DEFAULT_MODEL,
     as_modelled,
@@ -100,10 +101,11 @@ class Tuner:
     again before that. Scores can be told in any order, of any epochs of the sources, and of trials
     that were not asked for.
 
-    Candidates are the configurations known so far, `samples` random ones, and then, `refinements`
-    times, as many neighbours of those with the best acquisition values (ConfigSpace's one-exchange
-    neighbourhood, which respects conditions and forbidden clauses): the local search of Hutter,
-    Hoos, Leyton-Brown (2011), section 4.3. They follow from the key and the number of times asked.
+    Candidates are the configurations known so far, and at every other time `samples` random ones
+    and then, `refinements` times, as many neighbours of those with the best acquisition values
+    (ConfigSpace's one-exchange neighbourhood, which respects conditions and forbidden clauses): the
+    local search of Hutter, Hoos, Leyton-Brown (2011), section 4.3. So half of the epochs at least
+    go to what is known. They follow from the key and the number of times asked.
 
     With `state`, a method that changes something writes it to that file before it returns, and a
     tuner made with the same arguments goes on from there. It is an npz file without pickles
@@ -154,9 +156,9 @@ class Tuner:
         if fit is not None:
             model = model_of(fit)
         model = require_model(DEFAULT_MODEL if model is None else model)
-        modelled = as_modelled(sources, model)
-        self.outcome = modelled.outcome
-        grid = source_grid(modelled, model, dtype)
+        self._modelled = as_modelled(sources, model)
+        self.outcome = self._modelled.outcome
+        grid = source_grid(self._modelled, model, dtype)
         self._sources, self._encode = sources, Encoder(sources.space)
         self._space = deepcopy(sources.space if space is None else space)
         if space is not None:
@@ -278,9 +280,10 @@ class Tuner:
             RuntimeError: the same, but for those under way.
         """
         progress, remaining = self._progress(), self._remaining()
-        candidates, values = self._sample(), np.zeros(0)
+        explore = self._continuous and self._state.asked % 2 == 0
+        candidates, values = self._sample(explore), np.zeros(0)
         best, number, config = -np.inf, 0, None
-        for refinement in range(1 + self._refinements * self._continuous):
+        for refinement in range(1 + self._refinements * explore):
             if refinement:
                 candidates = self._neighbours(values, candidates, refinement)
             new = np.array([self._key(c) not in self._numbers for c in candidates.values], bool)
@@ -339,6 +342,9 @@ class Tuner:
     def fail(self, number: int) -> None:
         """The training of a configuration crashed: it is neither asked for again nor recommended.
 
+        To the model that is a bad last score (`amt.search.failures.failed_score`), from which it
+        learns to leave configurations that are like it.
+
         Raises:
             ValueError: no such configuration.
         """
@@ -388,13 +394,18 @@ class Tuner:
 
     def _progress(self) -> Progress:
         """The history by positions on the grid."""
-        position = self._position
+        position, last = self._position, len(self._epochs) - 1
+        observed = [
+            (number, position[epoch], float(self.outcome.forward(metric)))
+            for number, epoch, metric in self._state.told
+        ]
+        if self._state.failed:
+            ended = {number for number, epoch, _ in observed if epoch == last}
+            bad = failed_score(self._modelled, [score for *_, score in observed])
+            observed += [(n, last, bad) for n in self._state.failed if n not in ended]
         return Progress(
             added=self._features[len(self.configs) - len(self._state.added) :],
-            observed=[
-                (number, position[epoch], float(self.outcome.forward(metric)))
-                for number, epoch, metric in self._state.told
-            ],
+            observed=observed,
             pending=[(number, position[epoch]) for number, epoch in self._state.pending],
         )
 
@@ -413,6 +424,7 @@ class Tuner:
             raise ValueError(f"there are configurations 0 to {len(self.configs) - 1}, not {number}")
         if number not in given_up:
             given_up.append(int(number))
+            self._posterior = None
         self._state.end(number, self._epochs[-1])
         self._save()
 
@@ -431,9 +443,9 @@ class Tuner:
         self._posterior = None
         return len(self.configs) - 1
 
-    def _sample(self) -> Candidates:
-        """Random configurations, new ones after every `ASKS_A_DRAW` trials."""
-        if not self._continuous:
+    def _sample(self, explore: bool) -> Candidates:
+        """Random configurations, new ones after every `ASKS_A_DRAW` trials; or none."""
+        if not explore:
             return Candidates.of(self._space, [], self._encode)
         block = self._state.asked // ASKS_A_DRAW
         if self._random is None or self._random[0] != block:
