@@ -354,7 +354,7 @@ class Tuner:
             RuntimeError: the same, but for those under way.
         """
         progress, remaining = self._progress(), self._remaining()
-        explore = self._continuous and self._state.asked % 2 == 0
+        explore = self._continuous and (self._state.asked % 2 == 0 or not remaining.any())
         candidates, values = self._sample(explore), np.zeros(0)
         best, number, config = -np.inf, 0, None
         for refinement in range(1 + self._refinements * explore):

@@ -10,15 +10,22 @@ from amt.integrations.optuna.sampler import AMTSampler
 class AMTPruner(BasePruner):
     """Stops a trial when the sampler has a configuration whose next epoch is worth more.
 
+    A trial that is stopped is lost unless the objective can go on from a checkpoint (`paused_trial`
+    and `AMTSampler(resume=True)`). So one that is predicted to become the best of all that were
+    tried is never stopped.
+
     Args:
         sampler: that of the study, whose model and acquisition function decide.
+        keep_best: False to stop such a trial too; with `resume=True` that is AT2's algorithm.
+        min_steps: no trial is stopped before so many steps.
     """
 
-    def __init__(self, sampler: AMTSampler):
-        self._sampler = sampler
+    def __init__(self, sampler: AMTSampler, *, keep_best: bool = True, min_steps: int = 1):
+        self._sampler, self._keep_best, self._min_steps = sampler, keep_best, min_steps
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        return self._sampler.should_prune(study, trial)
+        options = {"keep_best": self._keep_best, "min_steps": self._min_steps}
+        return self._sampler.should_prune(study, trial, **options)
 
 
 def paused_trial(trial: Trial) -> FrozenTrial | None:

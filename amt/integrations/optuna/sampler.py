@@ -25,6 +25,7 @@ from amt.integrations.optuna.spaces import distributions_of_space
 from amt.precision import precision
 from amt.search.acquisition import RULES, Acquisition, get_acquisition
 from amt.search.candidates import draw, plain_values
+from amt.search.failures import failed_score
 from amt.search.fitting import (
     DEFAULT_MODEL,
     as_modelled,
@@ -120,10 +121,10 @@ class AMTSampler(BaseSampler):
         if fit is not None:
             model = model_of(fit)
         model = require_model(DEFAULT_MODEL if model is None else model)
-        modelled = as_modelled(sources, model)
-        self._outcome = modelled.outcome
+        self._modelled = as_modelled(sources, model)
+        self._outcome = self._modelled.outcome
         with precision(dtype):
-            grid = source_grid(modelled, model, dtype)
+            grid = source_grid(self._modelled, model, dtype)
             if fit is None:
                 options["kernels"] = {"config": "matern"} if kernels is None else dict(kernels)
                 key = jax.random.key(seed)
@@ -188,11 +189,17 @@ class AMTSampler(BaseSampler):
         random = RandomSampler(self._random_seed(trial, param_name))
         return random.sample_independent(study, trial, param_name, param_distribution)
 
-    def should_prune(self, study: Study, trial: FrozenTrial) -> bool:
+    def should_prune(
+        self, study: Study, trial: FrozenTrial, *, keep_best: bool = True, min_steps: int = 1
+    ) -> bool:
         """Whether another configuration is worth more than one more epoch of this trial.
 
         Always, if the last value reported is not finite; never at a step that the sources do not
         have, after their last one, or where the parameters are not in the search space.
+
+        Args:
+            keep_best: never if this trial is predicted to become the best of all that were tried.
+            min_steps: never before so many steps of the trial.
         """
         self._check(study)
         step = trial.last_step
@@ -204,12 +211,24 @@ class AMTSampler(BaseSampler):
         config = self._config(trial)
         if config is None or step not in self._steps or step == max(self._steps):
             return False
+        if sum(reported in self._steps for reported in trial.intermediate_values) < min_steps:
+            return False
         state = self._state(study, trial)
         own = state.position[self._key(config)]
         _, values = self._values(state, trial, {}, own)
         others = np.sort(np.delete(values, own))[::-1]
+        if keep_best and self._is_best(state, own):
+            return False
         # The best of the others are for the trials that started before and have none yet.
         return state.unplaced < len(others) and bool(others[state.unplaced] > values[own])
+
+    def _is_best(self, state: StudyState, own: int) -> bool:
+        """Whether a configuration has the largest posterior mean of those that have trials."""
+        with precision(self._dtype):
+            posterior = self._scorer.posterior(self._progress(state))
+            best = np.asarray(posterior.average(posterior.mean)).max(1)
+        failed = {at for at, of_config in state.trials.items() if all(map(_has_failed, of_config))}
+        return all(best[own] >= best[at] for at in state.trials if at not in failed)
 
     # Trials as observations
 
@@ -280,6 +299,11 @@ class AMTSampler(BaseSampler):
         observed = list(dict.fromkeys(observed))
         self._warn(study, [value for *_, value in observed], reported)
         observed = [(*cell, float(self._outcome.forward(value))) for *cell, value in observed]
+        last, cells = len(self._steps) - 1, {cell[:2] for cell in observed}
+        failed = [at for at, of_config in trials.items() if all(map(_has_failed, of_config))]
+        if failed:
+            bad = failed_score(self._modelled, [score for *_, score in observed])
+            observed += [(at, last, bad) for at in failed if (at, last) not in cells]
         return StudyState(configs, position, trials, observed, pending, unplaced)
 
     def _warn(self, study: Study, values: Sequence[float], reported: set[int]) -> None:
@@ -336,13 +360,13 @@ class AMTSampler(BaseSampler):
             ):
                 remaining[index, self._remaining(state.trials.get(index, ()))] = True
         remaining[:num_sources] &= self._usable[:, None]
-        progress = Progress(
-            added=self._encode(state.configs[num_sources:]),
-            observed=state.observed,
-            pending=state.pending,
-        )
         with precision(self._dtype):
+            progress = self._progress(state)
             return configs, self._scorer.values(progress, self._encode(fresh), remaining)
+
+    def _progress(self, state: StudyState) -> Progress:
+        added = self._encode(state.configs[len(self._sources.configs) :])
+        return Progress(added, state.observed, state.pending)
 
     def _fresh(self, trial: FrozenTrial, fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Random configurations, always the same for a trial."""
@@ -367,6 +391,12 @@ class AMTSampler(BaseSampler):
     def _random_seed(self, trial: FrozenTrial, name: str) -> int:
         entropy = [self._seed, trial.number, zlib.crc32(name.encode())]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+def _has_failed(trial: FrozenTrial) -> bool:
+    """Whether a trial failed, or reported a value that is not finite."""
+    finite = np.isfinite(list(trial.intermediate_values.values())).all()
+    return trial.state == TrialState.FAIL or not finite
 
 
 def _fixed(trial: FrozenTrial) -> dict[str, Any]:
