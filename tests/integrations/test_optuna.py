@@ -1,11 +1,8 @@
 """Past Optuna studies as sources, and the sampler and pruner that learn from them."""
 
 import os
-import sys
 import warnings
 from functools import cache
-from pathlib import Path
-from subprocess import PIPE, Popen
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +37,7 @@ from tests.integrations.optuna_worker import (
     suggest,
 )
 from tests.problems import small_curves
+from tests.processes import Script
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -720,14 +718,13 @@ def test_two_workers_share_a_study_and_a_killed_one_loses_nothing(kind, tmp_path
     past, new = address("past"), address("new")
     record_past(open_storage(past))
     optuna.create_study(study_name="new", storage=open_storage(new), direction="maximize")
-    command = [sys.executable, "-m", "tests.integrations.optuna_worker", past, new, "new"]
-    root, environment = Path(__file__).parents[2], {**os.environ, **compiled}
+    script, environment = "tests.integrations.optuna_worker", {**os.environ, **compiled}
     workers = [
-        Popen([*command, *last], cwd=root, env=environment, stderr=PIPE, text=True)
+        Script(script, [past, new, "new", *last], environment=environment)
         for last in (["6"], ["6", "3"])  # the second kills itself in its third trial
     ]
-    errors = [worker.communicate(timeout=120)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, -9], errors
+    statuses = [worker.wait() for worker in workers]
+    assert statuses == [0, -9], [worker.errors for worker in workers]
 
     sampler = new_sampler()
     study = optuna.load_study(
