@@ -3,7 +3,7 @@
 
 Compiling is most of the time of the tests. Programs are compiled without most of XLA's
 optimisations, without its fusion emitters, which take half of the time of what is left, and each in
-one piece, not in 32 for as many cores, which takes a third of it again.
+one piece, not in 32 for as many cores, which saves another quarter.
 Programs are kept in `.pytest_cache/jax` for the next run, and for the experiments that tests start
 as processes of their own. In memory they are forgotten when they fill the process's map
 (`forget_programs`).
