@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpyro
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -39,7 +40,8 @@ class InOrderELBO(ELBO):
         model_key, guide_key = jax.random.split(rng_key)
         of_guide, drawn = log_density(seed(guide, guide_key), args, kwargs, param_map)
         replayed = replay(seed(model, model_key), drawn)
-        return of_guide - log_density(replayed, args, kwargs, param_map)[0]
+        of_model, _ = log_density(replayed, args, kwargs, param_map)
+        return jnp.asarray(of_guide - of_model)
 
 
 def fit_svi(
