@@ -4,8 +4,6 @@ import importlib.util
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,8 +12,8 @@ import numpy as np
 import pytest
 
 from amt.databases.bundled import bundled
+from tests.processes import ROOT, Script
 
-ROOT = Path(__file__).parents[1]
 BUDGET = 14
 ARGUMENTS = [
     "--target=breast_cancer",
@@ -61,15 +59,11 @@ def test_networks_are_those_of_the_database_however_often_training_stops(script,
             np.testing.assert_array_equal(once[name], again[name])
 
 
-def start(folder: Path, cache: Path) -> subprocess.Popen:
+def start(folder: Path, cache: Path) -> Script:
     """The script in a process, with the compiled programs of the tests at hand, else in `cache`."""
+    arguments = [*ARGUMENTS, f"--folder={folder}"]
     environment = {"AMT_CACHE_DIR": str(cache)} | os.environ
-    return subprocess.Popen(
-        [sys.executable, ROOT / "experiments/live.py", *ARGUMENTS, f"--folder={folder}"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    return Script(ROOT / "experiments/live.py", arguments, environment=environment)
 
 
 def told(folder: Path) -> list:
@@ -81,9 +75,7 @@ def told(folder: Path) -> list:
 
 def test_killed_at_random_moments_it_loses_nothing_told_and_ends_the_same(tmp_path):
     assert jax.default_backend() == "cpu"
-    whole = start(tmp_path / "whole", tmp_path / "cache")
-    output = whole.communicate(timeout=200)[0]
-    assert whole.returncode == 0
+    output = start(tmp_path / "whole", tmp_path / "cache").finish()
     expected = told(tmp_path / "whole")
     assert len(expected) == BUDGET
 
@@ -91,12 +83,13 @@ def test_killed_at_random_moments_it_loses_nothing_told_and_ends_the_same(tmp_pa
     kills = 0
     while len(before) < BUDGET - 1 and kills < 3:
         process = start(killed, tmp_path / "cache")
-        assert process.stdout is not None
-        printed = [process.stdout.readline() for _ in range(rng.randrange(4))]
-        time.sleep(rng.random() * (0.3 if printed else 4))
+        lines = rng.randrange(4)
+        while process.output.count("\n") < lines and process.status is None:
+            time.sleep(0.01)
+        time.sleep(rng.random() * (0.3 if lines else 4))
         process.kill()
-        printed += process.stdout.readlines()
         process.wait()
+        printed = process.output.splitlines()
         kills += 1
         after = told(killed)
         assert after[: len(before)] == before
@@ -104,7 +97,6 @@ def test_killed_at_random_moments_it_loses_nothing_told_and_ends_the_same(tmp_pa
         assert after == expected[: len(after)]
         before = after
     assert kills == 3
-    last = start(killed, tmp_path / "cache")
-    assert last.communicate(timeout=200)[0].splitlines()[-5:] == output.splitlines()[-5:]
-    assert last.returncode == 0
+    last = start(killed, tmp_path / "cache").finish()
+    assert last.splitlines()[-5:] == output.splitlines()[-5:]
     assert told(killed) == expected

@@ -163,7 +163,6 @@ class SparseGP(eqx.Module):
         prior_root: Float[Array, "point point"],
         config: Float[Array, "point row"],
         epoch: Float[Array, "point rank"],
-        num_tasks: int,
     ) -> tuple[Float[Array, "task point row rank"], Float[Array, "task point row rank"]]:
         r"""The parts of \(a\) and \(S^{1/2 \top} a\) that each source contributes.
 
@@ -173,7 +172,7 @@ class SparseGP(eqx.Module):
                 functions of the epoch.
         """
         basis = (config[:, :, None] * epoch[:, None, :]).reshape(len(config), -1)
-        of_task = self.inducing.task == jnp.arange(num_tasks)[:, None]
+        of_task = self.inducing.task == jnp.arange(len(self.mean))[:, None]
 
         def of_one(mine):
             explained: Array = solve_lower(prior_root, jnp.where(mine[:, None], basis, 0))
@@ -188,7 +187,6 @@ class SparseGP(eqx.Module):
         prior_root: Float[Array, "point point"],
         config: Float[Array, "point row"],
         epoch: Float[Array, "point epoch"],
-        num_tasks: int,
     ) -> Float[Array, "task row epoch"]:
         """The prediction of a target per unit of its covariance with each source.
 
@@ -197,7 +195,7 @@ class SparseGP(eqx.Module):
             config, epoch: covariances of the inducing points with configurations and epochs.
         """
         weights = solve_lower(prior_root, self.center[:, None], True)[:, 0]
-        of_task = self.inducing.task == jnp.arange(num_tasks)[:, None]
+        of_task = self.inducing.task == jnp.arange(len(self.mean))[:, None]
         return jnp.einsum("tz,zc,ze->tce", of_task * weights, config, epoch)
 
     def divergence(self) -> Float[Array, ""]:
@@ -307,8 +305,8 @@ class InducingPosterior(AbstractSourcePosterior):
         scale = jnp.sqrt(sources.factors.epoch_noise)
         fidelity = Eigen.of(sources.factors.grams.fidelity).largest(rank)
         _, kc, ke = gp.cross(grid)
-        prior_root, tasks = gp.prior_root(), len(grid.scores)
-        explained, kept = gp.project(prior_root, kc, ke @ fidelity.vectors, tasks)
+        prior_root = gp.prior_root()
+        explained, kept = gp.project(prior_root, kc, ke @ fidelity.vectors)
         return cls(
             sources=sources,
             fidelity=Eigen(fidelity.values, fidelity.vectors / scale[:, None]),
@@ -317,7 +315,7 @@ class InducingPosterior(AbstractSourcePosterior):
             prior_root=prior_root,
             grid_explained=explained,
             grid_kept=kept,
-            grid_response=gp.response(prior_root, kc, ke, tasks),
+            grid_response=gp.response(prior_root, kc, ke),
         )
 
     def on_grid(self) -> "InducingPosterior":
@@ -340,7 +338,7 @@ class InducingPosterior(AbstractSourcePosterior):
         if rows.extra is None:
             return self.grid_response
         gp, root, kc, ke = self._extra(rows.extra)
-        extra = gp.response(root, kc, ke, len(self.grid_response))
+        extra = gp.response(root, kc, ke)
         return jnp.concatenate([self.grid_response, extra], 1)
 
     def prior(
@@ -351,7 +349,7 @@ class InducingPosterior(AbstractSourcePosterior):
         explained, kept = (jnp.tensordot(similarity, part, 1) for part in grid)
         if rows.extra is not None:
             gp, root, kc, ke = self._extra(rows.extra)
-            parts = gp.project(root, kc, ke @ basis, len(similarity))
+            parts = gp.project(root, kc, ke @ basis)
             extra = (jnp.tensordot(similarity, part, 1) for part in parts)
             explained, kept = (
                 jnp.concatenate(both, 1) for both in zip((explained, kept), extra, strict=True)

@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpyro
 import optax
-from jaxtyping import PRNGKeyArray
-from numpyro.infer import SVI, Trace_ELBO
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.handlers import replay, seed
+from numpyro.infer import ELBO, SVI
 from numpyro.infer.autoguide import AutoGuide, AutoNormal
 from numpyro.infer.initialization import init_to_value
+from numpyro.infer.util import log_density
 
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
@@ -24,6 +27,21 @@ from amt.inference.hierarchical import (
 )
 
 _MEAN_FIELD = partial(AutoNormal, init_scale=0.01)
+
+
+class InOrderELBO(ELBO):
+    """The ELBO from one draw of the guide, its terms in the order of the model.
+
+    `numpyro.infer.Trace_ELBO` adds them in an order that differs from process to process, so that
+    none would find the program that another has compiled.
+    """
+
+    def loss(self, rng_key, param_map, model, guide, *args, **kwargs) -> Float[Array, ""]:
+        model_key, guide_key = jax.random.split(rng_key)
+        of_guide, drawn = log_density(seed(guide, guide_key), args, kwargs, param_map)
+        replayed = replay(seed(model, model_key), drawn)
+        of_model, _ = log_density(replayed, args, kwargs, param_map)
+        return jnp.asarray(of_guide - of_model)
 
 
 def fit_svi(
@@ -57,7 +75,7 @@ def fit_svi(
     optimizer = numpyro.optim.optax_to_numpyro(
         optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
     )
-    svi = SVI(hierarchical_model, approximation, optimizer, Trace_ELBO())
+    svi = SVI(hierarchical_model, approximation, optimizer, InOrderELBO())
     start_key, sample_key, mean_key = jax.random.split(key, 3)
 
     def step(state, _):

@@ -1,8 +1,5 @@
 """`python -m amt.databases check`."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from ConfigSpace import Categorical, ConfigurationSpace, Float
@@ -10,6 +7,7 @@ from ConfigSpace import Categorical, ConfigurationSpace, Float
 from amt.databases import read_curves
 from amt.databases.__main__ import main
 from amt.databases.spaces import read_space
+from tests.processes import Script
 
 HEADER = "task,config,epoch,val_loss,seed,cost,lr,[optimizer]"
 
@@ -137,8 +135,7 @@ def test_usage(arguments, capsys):
 
 
 def test_as_a_module(path):
-    command = [sys.executable, "-m", "amt.databases", "check", str(path)]
-    done = subprocess.run([*command, *OPTIONS], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "59 rows, no kinds of fault." in done.stdout
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+    arguments = ["check", str(path)]
+    output = Script("amt.databases", [*arguments, *OPTIONS]).finish()
+    assert "59 rows, no kinds of fault." in output
+    assert Script("amt.databases", arguments).wait() == 1

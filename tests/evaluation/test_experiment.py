@@ -2,10 +2,7 @@
 
 import dataclasses
 import os
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +24,8 @@ from amt.tuners import amt as amt_tuner
 from amt.tuners.amt import Settings, amt
 from amt.tuners.replay import replay_pure
 from tests.problems import METHODS, small_curves
+from tests.processes import Script
 
-ROOT = Path(__file__).parents[2]
 BUDGET, ORDERS = 4, 3
 SETTINGS = Settings(inference_options={"steps": 3}, acquisition_options={"beta": 0.5})
 CELLS = make_cells(make_splits("made up", small_curves(), kind="leave_one_out"))
@@ -196,9 +193,9 @@ np.savez(sys.argv[1], *jax.tree.leaves([result.trajectory for result in several]
 def test_four_devices_do_what_one_does(experiment, tmp_path):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", SHARDED, str(tmp_path / "several.npz")]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    (tmp_path / "sharded.py").write_text(SHARDED)
+    arguments = [str(tmp_path / "several.npz")]
+    Script(tmp_path / "sharded.py", arguments, environment=environment).finish()
     tuners = amt(SETTINGS), TUNERS["random_search"].make()
     # Two and one, of which the shapes are compiled already.
     chunks = [[experiment.run(t, c).trajectory for c in (CELLS[:2], CELLS[2:3])] for t in tuners]

@@ -1,8 +1,6 @@
 """A user's addition in a file of its own runs beside the rest, and no other file is touched."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,8 +12,7 @@ from amt.evaluation.provenance import code_fingerprint
 from amt.evaluation.runs import run
 from amt.evaluation.tables import console_tables, markdown_table
 from tests.problems import SMALL_RUN, small_curves
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import ROOT, Script
 
 PURE = '''
 """Always the configuration whose features have the largest sum."""
@@ -199,11 +196,9 @@ def test_tuners_kernel_database_outcome_and_rule_of_a_user(files, forgotten):
         "+theirs.repeats=3",
         "output=out",
     ]
-    command = [sys.executable, str(ROOT / "experiments" / "at2.py"), *overrides]
-    done = subprocess.run(command, cwd=files, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    output = Script(ROOT / "experiments/at2.py", overrides, files).finish()
     rows = ["amt", "best list of sources", "largest first", "of another library"]
-    printed = [line.strip() for line in done.stdout.splitlines()]
+    printed = [line.strip() for line in output.splitlines()]
     for label in rows:
         assert sum(line.startswith(f"{label}  ") for line in printed) == 2
     assert sum(line.startswith("not at hand (not run: needs not_there)") for line in printed) == 2

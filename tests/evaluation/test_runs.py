@@ -3,8 +3,6 @@
 import itertools
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,8 +14,8 @@ from amt.databases import DATABASES
 from amt.evaluation.runs import run
 from amt.tuners import TUNERS
 from tests.problems import RUN_BY_DEFAULT, SMALL_RUN, small_curves
+from tests.processes import ROOT, Script
 
-ROOT = Path(__file__).parents[2]
 CURVES = small_curves()
 
 
@@ -46,16 +44,8 @@ def test_a_run_with_more_tuners_keeps_what_is_there(made_up, tmp_path):
         run(SMALL_RUN | {"tuners": ["x"]}, tmp_path)
 
 
-def start(cwd: Path, *overrides: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "experiments" / "at2.py"), *overrides]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, stdout=pipe, stderr=pipe, text=True)
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    printed, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return printed
+def start(folder: Path, *overrides: str) -> Script:
+    return Script(ROOT / "experiments/at2.py", overrides, folder)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +57,9 @@ def finish(process: subprocess.Popen[str]) -> str:
 )
 def test_a_wrong_name_gives_one_clear_line(tmp_path, override, message):
     process = start(tmp_path, override)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert errors.startswith(message)
-    assert "Traceback" not in errors
+    assert process.wait() == 1
+    assert process.errors.startswith(message)
+    assert "Traceback" not in process.errors
     assert not list(tmp_path.iterdir())
 
 
@@ -83,18 +72,17 @@ def test_an_experiment_that_is_killed_goes_on_to_the_same_bytes(tmp_path):
 
     killed = tmp_path / "killed"
     process = start(tmp_path, *settings, "output=killed")
-    while not list(killed.glob("parts/*/*.json")) and process.poll() is None:
+    while not list(killed.glob("parts/*/*.json")) and process.status is None:
         time.sleep(0.002)
     process.kill()
-    process.communicate()
+    assert process.wait() == -signal.SIGKILL
     count = len(list(killed.glob("parts/*/*.json")))
-    assert process.returncode == -signal.SIGKILL
     assert 0 < count < parts
     assert not (killed / "results.parquet").exists()
 
     whole = start(tmp_path, *settings, "output=whole")
-    resumed = finish(start(tmp_path, *settings, "output=killed"))
-    printed = finish(whole)
+    resumed = start(tmp_path, *settings, "output=killed").finish()
+    printed = whole.finish()
     results = [tmp_path / name / "results.parquet" for name in ("whole", "killed")]
     assert results[0].read_bytes() == results[1].read_bytes()
     orders = sum(TUNERS[name].orders for name in tuners)
@@ -116,7 +104,7 @@ def test_an_experiment_on_a_file_of_losses(tmp_path):
     pd.DataFrame(rows).to_csv(tmp_path / "losses.csv", index=False)
     settings = "split=leave_one_out", "budget=4", "inference.steps=3", "output=out"
     options = "+database_options={minimise: true, columns: {score: loss}}"
-    printed = finish(start(tmp_path, f"database={tmp_path / 'losses.csv'}", *settings, options))
+    printed = start(tmp_path, f"database={tmp_path / 'losses.csv'}", *settings, options).finish()
     assert f"{len(RUN_BY_DEFAULT)} of {len(RUN_BY_DEFAULT)} parts computed" in printed
     results = pd.read_parquet(tmp_path / "out" / "results.parquet")
     assert set(results["target"]) == {f"t{t}" for t in range(CURVES.num_tasks)}

@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +13,8 @@ from amt.evaluation.tables import latex_of_runs, markdown_of_runs
 from amt.files import write_json
 from amt.kernels import AT2
 from tests.problems import made_up_results
+from tests.processes import ROOT, Script
 
-ROOT = Path(__file__).parents[2]
 KERNELS = [("at2", "deep_poly", "at2"), ("icm", "matern", "at2"), ("icm", "matern", "fabolas")]
 
 
@@ -131,22 +128,19 @@ def test_a_folder_without_runs_says_so(tmp_path):
         collect(tmp_path)
 
 
-def sweep(script: str, cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "experiments" / script), *overrides]
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-
-
 def test_a_sweep_is_taken_up_where_it_was_left_and_reports(tmp_path):
     settings = ["database=bundled", "pair=[0,1]", "budget=10", "inference.steps=3", "output=out"]
     settings += ["kernel.task=icm", "kernel.fidelity=fabolas", "hydra.launcher.n_jobs=1"]
     settings += ["tuners=[amt,random_search]"]
-    first = sweep("kernel_ablation.py", tmp_path, *settings, "kernel.config=matern")
-    assert first.returncode == 0, first.stderr
+
+    def sweep(*overrides: str) -> Script:
+        script = ROOT / "experiments/kernel_ablation.py"
+        return Script(script, [*settings, *overrides], tmp_path)
+
+    sweep("kernel.config=matern").finish()
     part = tmp_path / "out/bundled/icm-matern-fabolas-mle/parts/amt/0000.parquet"
     written = part.stat().st_mtime_ns
-    both = sweep("kernel_ablation.py", tmp_path, *settings, "kernel.config=matern,tree")
-    assert both.returncode == 0, both.stderr
+    sweep("kernel.config=matern,tree").finish()
     assert part.stat().st_mtime_ns == written
     table = pd.read_csv(tmp_path / "out/table.csv")
     assert set(table["config"]) == {"matern", "tree"}
@@ -155,7 +149,6 @@ def test_a_sweep_is_taken_up_where_it_was_left_and_reports(tmp_path):
         p.name for p in tmp_path.glob("out/*")
     }
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    others = [*settings, "kernel.config=matern", "seeds=2"]
-    refused = sweep("kernel_ablation.py", tmp_path, *others)
-    assert refused.returncode != 0
-    assert "has results of other settings: give another output folder" in refused.stderr
+    refused = sweep("kernel.config=matern", "seeds=2")
+    assert refused.wait() != 0
+    assert "has results of other settings: give another output folder" in refused.errors

@@ -12,6 +12,7 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from amt.compilation import use_compilation_cache
 from amt.integrations.optuna import AMTPruner, AMTSampler, sources_from_studies
 
 EPOCHS = 6
@@ -63,6 +64,7 @@ def run(study: optuna.Study, best: float, trials: int, fatal: int | None = None)
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     past, new, name, trials, *fatal = sys.argv[1:]
     sampler = AMTSampler(sources_from_studies(open_storage(past)), seed=0, **FIT)
     study = optuna.load_study(

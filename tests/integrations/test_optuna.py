@@ -1,11 +1,7 @@
 """Past Optuna studies as sources, and the sampler and pruner that learn from them."""
 
-import os
-import sys
 import warnings
 from functools import cache
-from pathlib import Path
-from subprocess import PIPE, Popen
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +36,7 @@ from tests.integrations.optuna_worker import (
     suggest,
 )
 from tests.problems import small_curves
+from tests.processes import Script
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -50,22 +47,6 @@ DROPOUT = FloatDistribution(0.1, 0.7, step=0.3)
 SPACE = {"rate": RATE, "depth": DEPTH, "optimizer": OPTIMIZER, "dropout": DROPOUT}
 TASKS = {"a": 0.4, "b": 0.5, "c": 0.6, "d": 0.65}
 NEW = 0.55
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """A folder for compiled functions, which workers find there instead of compiling them again.
-
-    It is that of all tests, where they have one.
-    """
-    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
-    before = {name: getattr(jax.config, name) for name in names}
-    folder = before[names[0]] or str(tmp_path_factory.mktemp("compiled"))
-    for name, value in zip(names, (folder, 0.3), strict=True):
-        jax.config.update(name, value)
-    yield {name.upper(): value for name, value in zip(names, (folder, "0.3"), strict=True)}
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @cache
@@ -738,21 +719,19 @@ def test_float32():
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
-def test_two_workers_share_a_study_and_a_killed_one_loses_nothing(kind, tmp_path, compiled):
+def test_two_workers_share_a_study_and_a_killed_one_loses_nothing(kind, tmp_path):
     def address(name):
         return f"sqlite:///{tmp_path}/{name}.db" if kind == "sqlite" else f"{tmp_path}/{name}.log"
 
     past, new = address("past"), address("new")
     record_past(open_storage(past))
     optuna.create_study(study_name="new", storage=open_storage(new), direction="maximize")
-    command = [sys.executable, "-m", "tests.integrations.optuna_worker", past, new, "new"]
-    root, environment = Path(__file__).parents[2], {**os.environ, **compiled}
     workers = [
-        Popen([*command, *last], cwd=root, env=environment, stderr=PIPE, text=True)
+        Script("tests.integrations.optuna_worker", [past, new, "new", *last])
         for last in (["6"], ["6", "3"])  # the second kills itself in its third trial
     ]
-    errors = [worker.communicate(timeout=120)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, -9], errors
+    statuses = [worker.wait() for worker in workers]
+    assert statuses == [0, -9], [worker.errors for worker in workers]
 
     sampler = new_sampler()
     study = optuna.load_study(

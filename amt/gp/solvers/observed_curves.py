@@ -78,97 +78,123 @@ class _Curves(NamedTuple):
         between: W of the module docstring.
         fidelity: Gram matrix of the epochs.
         shape: the mean's course over the epochs.
-        scores: NaN replaced by 0.
-        mask: where there is a score.
-        member: 1 where a curve is of a task, else 0.
-        at: task and configuration of each curve.
+        scores: 0 where there is none.
     """
 
     between: Float[Array, "curve curve"]
     fidelity: Float[Array, "epoch epoch"]
     shape: Float[Array, "epoch"]
     scores: Float[Array, "curve epoch"]
-    mask: Bool[Array, "curve epoch"]
-    member: Float[Array, "curve task"]
+
+
+class _Cells(NamedTuple):
+    """Where the curves are on the grid, and where they have scores.
+
+    Attributes:
+        at: task and configuration of each curve.
+        member: 1 where a curve is of a task, else 0.
+        mask: where there is a score.
+    """
+
     at: tuple[Int[Array, "curve"], Int[Array, "curve"]]
+    member: Float[Array, "curve task"]
+    mask: Bool[Array, "curve epoch"]
+
+
+def _gather(
+    factors: Factors, scores: Float[Array, "task config epoch"], index: Int[Array, "curve"]
+) -> tuple[_Curves, _Cells]:
+    """Gather the curves at positions of the raveled (task, config) grid."""
+    there = jnp.isfinite(scores)
+    ((task, config, fidelity), whitened, shape), _ = factors.whiten(jnp.where(there, scores, 0))
+    num_tasks, num_configs, num_epochs = scores.shape
+    at_task, at_config = jnp.divmod(index, num_configs)
+    at = jnp.minimum(at_task, num_tasks - 1)
+    between = task[at[:, None], at] * config[at_config[:, None], at_config]
+    if factors.nugget is not None:
+        between += jnp.diag((factors.nugget / factors.task_noise)[at])
+    rows = (a.reshape(-1, num_epochs).at[index] for a in (whitened, there))
+    own, mask = (row.get(mode="fill", fill_value=0) for row in rows)
+    member = (at_task[:, None] == jnp.arange(num_tasks)).astype(own.dtype)
+    return _Curves(between, fidelity, shape, own), _Cells((at, at_config), member, mask)
+
+
+class _Whole(NamedTuple):
+    r"""The curves without a gap, conditioned on one eigenvalue at a time.
+
+    Attributes:
+        factor: Cholesky factors of \(B_k\).
+        gain: \(B_k^{-1} W_{wo}\).
+        left: \(C_k\).
+    """
+
+    factor: Float[Array, "rank whole whole"]
+    gain: Float[Array, "rank whole part"]
+    left: Float[Array, "rank part part"]
 
     @classmethod
     def of(
-        cls,
-        factors: Factors,
-        scores: Float[Array, "task config epoch"],
-        index: Int[Array, "curve"],
-    ) -> "_Curves":
-        """Gather the curves at positions of the raveled (task, config) grid."""
-        there = jnp.isfinite(scores)
-        ((task, config, fidelity), whitened, shape), _ = factors.whiten(jnp.where(there, scores, 0))
-        num_tasks, num_configs, num_epochs = scores.shape
-        at_task, at_config = jnp.divmod(index, num_configs)
-        at = jnp.minimum(at_task, num_tasks - 1)
-        between = task[at[:, None], at] * config[at_config[:, None], at_config]
-        if factors.nugget is not None:
-            between += jnp.diag((factors.nugget / factors.task_noise)[at])
-        rows = (a.reshape(-1, num_epochs).at[index] for a in (whitened, there))
-        own, mask = (row.get(mode="fill", fill_value=0) for row in rows)
-        member = (at_task[:, None] == jnp.arange(num_tasks)).astype(own.dtype)
-        return cls(between, fidelity, shape, own, mask, member, (at, at_config))
+        cls, between: Float[Array, "curve curve"], values: Float[Array, "rank"], number: int
+    ) -> "_Whole":
+        """Condition on the first curves, so many as `number` says, of the covariance W."""
+        values = values[:, None, None]
+        across = between[:number, number:]
+        across = jnp.broadcast_to(across, (len(values), *across.shape))
+        factor = jax.vmap(_factor)(values * between[:number, :number])
+        half = jax.vmap(solve_lower)(factor, across)
+        gain = jax.vmap(_solve_transposed)(factor, half)
+        left = between[number:, number:] - values * (half.swapaxes(1, 2) @ half)
+        return cls(factor, gain, left)
 
 
 class _Solved(NamedTuple):
     r"""The module docstring's matrices, and what the scores say.
 
     Attributes:
+        eigen: Lambda and V, the largest first.
         basis: Phi of the curves that are not whole.
         reduced: their \(R \Lambda^{-1/2}\).
-        whole_factor: Cholesky factors of \(B_k\).
-        gain: \(B_k^{-1} W_{wo}\).
-        left: \(C_k\).
-        eigen: Lambda and V, the largest first.
+        whole: the curves that are.
         factor: Cholesky factor of the Schur complement, (curve, rank) raveled.
         means: generalized-least-squares means of the tasks.
         alpha: K^-1 r of the residuals r.
         value: the log-likelihood.
     """
 
+    eigen: Eigen
     basis: Float[Array, "part epoch rank"]
     reduced: Float[Array, "part rank rank"]
-    whole_factor: Float[Array, "rank whole whole"]
-    gain: Float[Array, "rank whole part"]
-    left: Float[Array, "rank part part"]
-    eigen: Eigen
+    whole: _Whole
     factor: Float[Array, "part*rank part*rank"]
     means: Float[Array, "task"]
     alpha: Float[Array, "curve epoch"]
     value: Float[Array, ""]
 
     @classmethod
-    def of(cls, curves: _Curves, rank: int, whole: int) -> "_Solved":
-        between, fidelity, shape, scores, mask, member, _ = curves
+    def of(cls, curves: _Curves, cells: _Cells, rank: int, number: int) -> "_Solved":
+        between, fidelity, shape, scores = curves
+        mask = cells.mask
         eigen = Eigen.of(fidelity).largest(rank)
         values, vectors = eigen.values[::-1], eigen.vectors[:, ::-1]
-        observed = jnp.where(mask[whole:, :, None], vectors, 0)
+        observed = jnp.where(mask[number:, :, None], vectors, 0)
         basis = orthonormal(observed)
         reduced = jnp.einsum("zea,zek->zak", basis, observed)
 
-        across = jnp.broadcast_to(between[:whole, whole:], (rank, whole, len(observed)))
-        whole_factor = jax.vmap(_factor)(values[:, None, None] * between[:whole, :whole])
-        half = jax.vmap(solve_lower)(whole_factor, across)
-        gain = jax.vmap(_solve_transposed)(whole_factor, half)
-        left = between[whole:, whole:] - values[:, None, None] * (half.swapaxes(1, 2) @ half)
-        scaled = jnp.einsum("zak,kzx->zaxk", reduced, values[:, None, None] * left)
+        whole = _Whole.of(between, values, number)
+        scaled = jnp.einsum("zak,kzx->zaxk", reduced, values[:, None, None] * whole.left)
         product = jnp.einsum("zaxk,xbk->zaxb", scaled, reduced)
         factor = _factor(product.reshape((len(observed) * rank,) * 2))
 
         # Scores, and what each task's mean adds to them: in the bases, and beside them.
-        design = jnp.where(mask[:, :, None], shape[:, None] * member[:, None, :], 0)
+        design = jnp.where(mask[:, :, None], shape[:, None] * cells.member[:, None, :], 0)
         both = jnp.concatenate([jnp.where(mask, scores, 0)[:, :, None], design], 2)
-        on_whole = jnp.einsum("ek,zei->kzi", vectors, both[:whole])
-        on_part = jnp.einsum("zea,zei->zai", basis, both[whole:])
-        beside = both.at[:whole].add(-jnp.einsum("ek,kzi->zei", vectors, on_whole))
-        beside = beside.at[whole:].add(-jnp.einsum("zea,zai->zei", basis, on_part))
+        on_whole = jnp.einsum("ek,zei->kzi", vectors, both[:number])
+        on_part = jnp.einsum("zea,zei->zai", basis, both[number:])
+        beside = both.at[:number].add(-jnp.einsum("ek,kzi->zei", vectors, on_whole))
+        beside = beside.at[number:].add(-jnp.einsum("zea,zai->zei", basis, on_part))
         beside = beside.reshape(-1, both.shape[2])
-        half_whole = jax.vmap(solve_lower)(whole_factor, on_whole)
-        known = values[:, None, None] * (gain.swapaxes(1, 2) @ on_whole)
+        half_whole = jax.vmap(solve_lower)(whole.factor, on_whole)
+        known = values[:, None, None] * (whole.gain.swapaxes(1, 2) @ on_whole)
         on_part -= jnp.einsum("zak,kzi->zai", reduced, known)
         half_part: Array = solve_lower(factor, on_part.reshape(len(factor), -1))
         rows = jnp.concatenate([beside, half_whole.reshape(-1, both.shape[2]), half_part])
@@ -176,36 +202,25 @@ class _Solved(NamedTuple):
         means: Array = solve_cholesky(cholesky(gram[1:, 1:]), gram[1:, :1])[:, 0]
 
         without = jnp.concatenate([jnp.ones_like(means[:1]), -means])
-        diagonals = jnp.diagonal(whole_factor, axis1=1, axis2=2).ravel(), jnp.diagonal(factor)
+        diagonals = jnp.diagonal(whole.factor, axis1=1, axis2=2).ravel(), jnp.diagonal(factor)
         log_det = 2 * jnp.sum(jnp.log(jnp.concatenate(diagonals)))
         squares = jnp.sum(jnp.square(rows @ without))
         value = -0.5 * (squares + log_det + jnp.sum(mask) * math.log(2 * math.pi))
         solved = solve_lower(factor, (half_part @ without)[:, None], True).reshape(-1, rank)
         weights = jnp.einsum("zak,za->kz", reduced, solved)
-        of_whole = jax.vmap(_solve_transposed)(whole_factor, (half_whole @ without)[:, :, None])
-        of_whole = of_whole[:, :, 0] - values[:, None] * (gain @ weights[:, :, None])[:, :, 0]
+        of_whole = jax.vmap(_solve_transposed)(whole.factor, (half_whole @ without)[:, :, None])
+        of_whole = of_whole[:, :, 0] - values[:, None] * (whole.gain @ weights[:, :, None])[:, :, 0]
         on_bases = of_whole.T @ vectors.T, jnp.einsum("zea,za->ze", basis, solved)
         alpha = (beside @ without).reshape(scores.shape) + jnp.concatenate(on_bases)
-        return cls(
-            basis,
-            reduced,
-            whole_factor,
-            gain,
-            left,
-            Eigen(values, vectors),
-            factor,
-            means,
-            alpha,
-            value,
-        )
+        return cls(Eigen(values, vectors), basis, reduced, whole, factor, means, alpha, value)
 
     def inverses(
         self,
     ) -> tuple[Float[Array, "rank whole whole"], Float[Array, "part rank part rank"]]:
         r"""Inverses of \(B_k\), and of the Schur complement times \(R \Lambda^{-1/2}\)."""
         curves, rank, _ = self.reduced.shape
-        identity = jnp.eye(self.whole_factor.shape[1], dtype=self.factor.dtype)
-        of_whole = jax.vmap(lambda factor: solve_cholesky(factor, identity))(self.whole_factor)
+        identity = jnp.eye(self.whole.factor.shape[1], dtype=self.factor.dtype)
+        of_whole = jax.vmap(lambda factor: solve_cholesky(factor, identity))(self.whole.factor)
         inverse = solve_cholesky(self.factor, jnp.eye(len(self.factor), dtype=self.factor.dtype))
         inverse = inverse.reshape(curves, rank, curves, rank)
         return of_whole, jnp.einsum("zak,zaxb->zkxb", self.reduced, inverse)
@@ -221,29 +236,30 @@ def _solve_transposed(factor, right):
     return solve_lower(factor, right, True)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def profile_log_likelihood(
-    curves: _Curves, rank: int, whole: int
+    curves: _Curves, cells: _Cells, rank: int, whole: int
 ) -> tuple[Float[Array, ""], Float[Array, "task"]]:
     """Log likelihood of the scores of the observed curves at the best task means.
 
     Args:
-        curves: in units of the noise; each task needs a score.
+        curves: in units of the noise.
+        cells: where they are; each task needs a score.
         rank: eigenvalues of the fidelity's Gram matrix that are kept.
         whole: so many curves, the first ones, have no gap.
     """
-    solved = _Solved.of(curves, rank, whole)
+    solved = _Solved.of(curves, cells, rank, whole)
     return solved.value, solved.means
 
 
-def _forward(curves, rank, whole):
-    solved = _Solved.of(curves, rank, whole)
-    return (solved.value, solved.means), (curves.between, curves.member, solved)
+def _forward(curves, cells, rank, whole):
+    solved = _Solved.of(curves, cells, rank, whole)
+    return (solved.value, solved.means), (curves.between, cells.member, solved)
 
 
 def _backward(rank, whole, saved, cotangent):
     between, member, solved = saved
-    alpha, (values, vectors), gain = solved.alpha, solved.eigen, solved.gain
+    alpha, (values, vectors), gain = solved.alpha, solved.eigen, solved.whole.gain
     of_whole, half = solved.inverses()
     inverse = jnp.einsum("zkxb,xbl->zkxl", half, solved.reduced)
 
@@ -261,22 +277,19 @@ def _backward(rank, whole, saved, cotangent):
     summed = jnp.diag(jnp.einsum("cd,kcd->k", between[:whole, :whole], of_whole))
     summed = vectors @ (summed - values[:, None] * both)
     summed += jnp.einsum(
-        "zea,zal->el", solved.basis, jnp.einsum("lzx,xlza->zal", solved.left, half)
+        "zea,zal->el", solved.basis, jnp.einsum("lzx,xlza->zal", solved.whole.left, half)
     )
 
     projected = alpha @ vectors
     beta = projected * jnp.sqrt(values)
     on_basis = (alpha.T @ (between @ projected) - summed) @ vectors.T / 2
-    gradients: Any = (
-        (beta @ beta.T - traces) / 2,
-        on_basis + on_basis.T - vectors @ (vectors.T @ on_basis),
-        (member @ solved.means) @ alpha,
-        -alpha,
-        None,
-        None,
-        (None, None),
+    gradients = _Curves(
+        between=(beta @ beta.T - traces) / 2,
+        fidelity=on_basis + on_basis.T - vectors @ (vectors.T @ on_basis),
+        shape=(member @ solved.means) @ alpha,
+        scores=-alpha,
     )
-    return (jax.tree.map(lambda gradient: cotangent[0] * gradient, _Curves(*gradients)),)
+    return jax.tree.map(lambda gradient: cotangent[0] * gradient, gradients), None
 
 
 profile_log_likelihood.defvjp(_forward, _backward)
@@ -310,8 +323,8 @@ class ObservedCurves(AbstractSolver):
         return cls(jnp.arange(num_curves), jnp.arange(0), rank)
 
     def solve(self, factors: Factors, scores: Float[Array, "task config epoch"]) -> Solution:
-        curves = _Curves.of(factors, scores, self._index(scores))
-        solved: Any = profile_log_likelihood(curves, self.rank, len(self.whole))
+        curves, cells = _gather(factors, scores, self._index(scores))
+        solved: Any = profile_log_likelihood(curves, cells, self.rank, len(self.whole))
         value, means = solved
         noise = factors.half_log_det_noise(jnp.isfinite(scores))
         return Solution(value - noise, means * jnp.sqrt(factors.task_noise), jnp.asarray(True))
@@ -319,8 +332,8 @@ class ObservedCurves(AbstractSolver):
     def posterior(self, sources: Sources, rank: int | None = None) -> "ObservedCurvesPosterior":
         factors, scores = sources.factors, sources.scores
         rank = self.rank if rank is None else min(rank, self.rank)
-        curves = _Curves.of(factors, scores, self._index(scores))
-        solved = _Solved.of(curves, rank, len(self.whole))
+        curves, cells = _gather(factors, scores, self._index(scores))
+        solved = _Solved.of(curves, cells, rank, len(self.whole))
         of_whole, half = solved.inverses()
         task_scale, values = jnp.sqrt(factors.task_noise), solved.eigen.values
         part = jnp.einsum("zkxb,xbl->zkxl", half * values[:, None, None], solved.reduced * values)
@@ -332,10 +345,10 @@ class ObservedCurves(AbstractSolver):
             fidelity=solved.eigen,
             source_mean=solved.means * task_scale,
             weights=weights.reshape(*scores.shape[:2], rank) / task_scale[:, None, None],
-            curve_task=curves.at[0],
-            curve_config=curves.at[1],
+            curve_task=cells.at[0],
+            curve_config=cells.at[1],
             whole=jnp.square(values)[:, None, None] * of_whole,
-            gain=values[:, None, None] * solved.gain,
+            gain=values[:, None, None] * solved.whole.gain,
             part=part,
         )
 
