@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from amt.tuners.final_score_gp import expected_improvement
-from tests.tuners.problems import NUM_CONFIGS, NUM_EPOCHS, SOURCES, host_tuner
+from amt.tuners.replay import replay_host
+from tests.tuners.problems import (
+    NUM_CONFIGS,
+    NUM_EPOCHS,
+    SCORES,
+    SOURCES,
+    host_tuner,
+    in_order,
+)
 
 EVERY = np.ones((NUM_CONFIGS, NUM_EPOCHS), bool)
 SMOOTH = -np.square(SOURCES.features[:, 1] - 0.4) + 0.2 * SOURCES.features[:, 3]
@@ -41,3 +49,23 @@ def test_a_gaussian_process_asks_for_what_its_rule_says(name):
 
 def test_starts_are_random():
     assert len({host_tuner("gp_ei", seed).ask(EVERY) for seed in range(8)}) > 3
+
+
+@pytest.mark.parametrize("name", ["tpe", "tpe_hyperband"])
+def test_optuna_learns_from_what_was_trained(name):
+    budget = 60
+    tuner = host_tuner(name)
+    trajectory = replay_host(tuner, SCORES, budget=budget)
+    states = [trial.state.name for trial in tuner.study.trials]
+    trials = [t for t in tuner.study.trials if t.state.name in ("COMPLETE", "PRUNED")]
+    assert states[::2] == ["FAIL"] * len(states[::2])
+    configs = in_order(trajectory)
+    for trial, config in zip(trials, configs, strict=False):
+        assert trial.params == SOURCES.configs[config]
+        epochs = max(trial.intermediate_values)
+        assert list(trial.intermediate_values.values()) == SCORES[config, :epochs].tolist()
+        if trial.state.name == "COMPLETE":
+            assert trial.value == SCORES[config].max()
+            assert epochs == NUM_EPOCHS
+    assert len(trials) >= (budget // NUM_EPOCHS)
+    assert ("PRUNED" in states) == (name == "tpe_hyperband")
