@@ -1,8 +1,8 @@
 """AT2 as published, and its model with other kernels and inference, whatever the settings are.
 
-`at2_exact` has the kernels of the paper (`amt.kernels.AT2`) and exact maximum likelihood; `at2_svgp`
-the same with a sparse variational Gaussian process, the paper's inference, in its `light` preset;
-`icm_matern_freeze_thaw` the combination of the 64 that does best on all three databases.
+`at2_exact` has the kernels of the paper (`amt.kernels.AT2`) and exact maximum likelihood;
+`at2_svgp` the same kernels and a sparse variational Gaussian process, as the paper, with fewer
+passes (its preset `light`); `icm_matern_freeze_thaw` is one of the 64 combinations of kernels.
 
 Source: Xiao, Xing, Neiswanger (2021), Amortized Auto-Tuning.
 """
@@ -14,7 +14,7 @@ from amt.tuners.amt import Settings, amt, uses
 from amt.tuners.record import Record
 
 SVGP: Mapping[str, Any] = {"name": "svgp", "preset": "light"}
-BEST = {"task": "icm", "config": "matern", "fidelity": "freeze_thaw"}
+ROBUST = {"task": "icm", "config": "matern", "fidelity": "freeze_thaw"}
 _SOURCE = "Xiao, Xing, Neiswanger (2021), Amortized Auto-Tuning"
 
 RECORDS = (
@@ -35,8 +35,8 @@ RECORDS = (
     Record(
         name="icm_matern_freeze_thaw",
         label="icm-matern-freeze_thaw",
-        source=f"{_SOURCE}; the best of this library's 64 combinations of kernels",
-        make=lambda: amt(Settings.of(kernel=BEST)),
-        uses=lambda: uses(kernel=BEST),
+        source=f"{_SOURCE}; another of the 64 combinations of kernels",
+        make=lambda: amt(Settings.of(kernel=ROBUST)),
+        uses=lambda: uses(kernel=ROBUST),
     ),
 )
