@@ -29,6 +29,7 @@ class Network(eqx.Module):
 
     def __call__(self, x: Float[Array, "*point input"]) -> Float[Array, "*point output"]:
         for number, layer in enumerate(self.layers):
+            assert layer.bias is not None
             x = x @ layer.weight.T + layer.bias
             if self.bounded or number < len(self.layers) - 1:
                 x = jnp.tanh(x)

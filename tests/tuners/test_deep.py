@@ -111,12 +111,14 @@ def test_power_laws_are_learned():
     tuner = TUNERS["deep_power_laws"].make()
     state = tuner.init(KEY, Problem.of(PROBLEM))
     net = jax.tree.map(lambda leaf: leaf[0], state.nets)
-    curves = power_laws(net, state.features, NUM_EPOCHS)
+    other = jax.tree.map(lambda leaf: leaf[1], state.nets)
+    features, epochs = jnp.repeat(state.features, 3, 0), jnp.tile(jnp.array([1.0, 4.0, 9.0]), 30)
+    curves = power_laws(net, features, epochs).reshape(NUM_CONFIGS, 3)
     assert (np.diff(curves, axis=1) > 0).all()
-    truth = power_laws(jax.tree.map(lambda leaf: leaf[1], state.nets), state.features, NUM_EPOCHS)
+    truth = power_laws(other, features, epochs)
 
     def loss(net, key):
-        return jnp.mean(jnp.abs(power_laws(net, state.features, NUM_EPOCHS) - truth))
+        return jnp.mean(jnp.abs(power_laws(net, features, epochs) - truth))
 
     learn = jax.jit(lambda net: train(net, loss, KEY, steps=200, learning_rate=0.01))
     assert loss(learn(net), KEY) < 0.2 * loss(net, KEY)

@@ -101,7 +101,8 @@ def start(kernel: CurveKernel, features: Array, num_epochs: int, budget: int, ke
     count = jnp.zeros((), int)
     curves = jnp.zeros((len(features), num_epochs), features.dtype)
     first = jax.random.randint(key, (), 0, len(features))
-    state = OPTIMIZER.init(kernel)
+    parameters: Any = kernel
+    state = OPTIMIZER.init(parameters)
     return State(kernel, state, features, index, index, count, curves, curves.astype(bool), first)
 
 
@@ -145,10 +146,12 @@ def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
     def loss(kernel: CurveKernel) -> Float[Array, ""]:
         return negative_log_likelihood(covariance(kernel)[1], values[None])
 
-    kernel, optimizer = state.kernel, state.optimizer
-    for _ in range(STEPS):
+    def improve(carry: Any, _: None) -> tuple[Any, None]:
+        kernel, optimizer = carry
         updates, optimizer = OPTIMIZER.update(jax.grad(loss)(kernel), optimizer)
-        kernel = optax.apply_updates(kernel, updates)
+        return (optax.apply_updates(kernel, updates), optimizer), None
+
+    (kernel, optimizer), _ = jax.lax.scan(improve, (state.kernel, state.optimizer), length=STEPS)
     embedded, own = covariance(kernel)
     every, upcoming = jnp.arange(len(curves)), jnp.argmax(feedback.remaining, 1)
     ahead = embed(kernel, every, upcoming)

@@ -14,6 +14,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from amt.tuners.deep import negative_log_likelihood, train
@@ -75,12 +76,12 @@ def prepare(
     return Prepared(learned, [{}] * len(problems))
 
 
-def filled(scores: Array) -> Array:
+def filled(scores: Float[np.ndarray, "*task epoch"]) -> Float[np.ndarray, "*task epoch"]:
     """Curves in which a missing score is the one before it, at first the lowest of all."""
-    last = [jnp.where(jnp.isfinite(scores[..., 0]), scores[..., 0], jnp.nanmin(scores))]
+    last = [np.where(np.isfinite(scores[..., 0]), scores[..., 0], np.nanmin(scores))]
     for epoch in range(1, scores.shape[-1]):
-        last.append(jnp.where(jnp.isfinite(scores[..., epoch]), scores[..., epoch], last[-1]))
-    return jnp.stack(last, -1)
+        last.append(np.where(np.isfinite(scores[..., epoch]), scores[..., epoch], last[-1]))
+    return np.stack(last, -1)
 
 
 def init(key: PRNGKeyArray, learned: Learned) -> State:

@@ -80,7 +80,8 @@ def pretrain(key: PRNGKeyArray, sources: FinalScores, *, capacity: int) -> Learn
         return negative_log_likelihood(gram + noise * jnp.eye(len(gram)), scores - mean)
 
     model = train(model, loss, steps, steps=STEPS, learning_rate=LEARNING_RATE)
-    return Learned(*model(sources.features), sources.level, sources.scale, capacity)
+    mean, gram, noise = model(sources.features)
+    return Learned(mean, gram, noise, sources.level, sources.scale, capacity)
 
 
 def prepare(

@@ -33,7 +33,8 @@ class MatrixFactorization(OnFinalScores):
         _, values, vectors = np.linalg.svd(final_scores(self.sources), full_matrices=False)
         rank = min(RANK, len(values))
         self._basis = values[:rank, None] * vectors[:rank]
-        self.design = qr(self._basis, mode="r", pivoting=True)[1][:rank]
+        *_, order = qr(self._basis, mode="r", pivoting=True)
+        self.design = order[:rank]
 
     def choose(self) -> Float[np.ndarray, "config"]:
         left = self.design[self.trained[self.design] == 0]

@@ -50,8 +50,9 @@ def prepare(
 def init(key: PRNGKeyArray, learned: Learned) -> full_training.State:
     """Start without scores."""
     del key
-    noise = learned.source.noise
-    return full_training.start(learned, learned.source.sources.scores.shape[1], noise.dtype)
+    empty = Observations.empty(1, learned.source.noise.dtype)
+    num_configs = len(learned.source.condition(empty).mean)
+    return full_training.start(learned, num_configs, empty.score.dtype)
 
 
 def choose(learned: Learned, scores: Float[Array, "config"]) -> Float[Array, "config"]:
