@@ -65,17 +65,19 @@ def by_target(results: pd.DataFrame, query: int | None = None) -> pd.DataFrame:
     """
     rows = results if query is None else results.loc[results["query"] == query]
     # An order, a seed or a draw of sources counts as much as another of its target.
-    means = rows.groupby(["database", "target", "method"])["normalized_regret"].mean()
-    table = means.unstack("method")[methods_of(results)]
-    if table.isna().to_numpy().any():
-        tuner, target = table.isna().stack().idxmax()[::-1][0], table.isna().any(axis=1).idxmax()
-        raise ValueError(f"{tuner} has no regret on {'/'.join(map(str, target))}")
+    keys = ["database", "target"]
+    means: Any = rows.pivot_table("normalized_regret", keys, "method")
+    for tuner in (table := means[methods_of(results)]):
+        known = np.isfinite(table[tuner])
+        if not known.all():
+            target = "/".join(map(str, table.index[~known][0]))
+            raise ValueError(f"{tuner} has no regret on {target}")
     return table
 
 
 def differences(table: pd.DataFrame) -> Differences:
     """Test whether tuners differ, from a table of `by_target`."""
-    from scikit_posthocs import posthoc_wilcoxon
+    from scikit_posthocs import posthoc_wilcoxon  # pyright: ignore
 
     places = pd.Series(rankdata(table, axis=1).mean(0), table.columns).sort_values(kind="stable")
     p_value = np.nan
@@ -138,6 +140,7 @@ def markdown_of_comparison(table: pd.DataFrame) -> str:
     heads = ["", *(f"regret {b} (%)" for b in budgets), *(f"rank {b}" for b in budgets)]
     heads += ["area (%)", "place", "win/tie/loss", "s/run"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    row: Any
     for _, row in table.iterrows():
         entries = _entries(row, [*columns, "area", "place"])
         lines.append(f"| {' | '.join([*entries, '' if row['note'] else f'{row.seconds:.2f}'])} |")
@@ -216,7 +219,7 @@ def write_comparison(folders: Sequence[Path], output: Path, reference: str) -> p
             spent = sum(v for k, v in of_tuner["seconds"].items() if k != "compile")
             seconds[name] = seconds.get(name, 0.0) + spent
             runs[name] = runs.get(name, 0) + timings["cells"] * TUNERS[name].orders
-    results = pd.concat(frames, ignore_index=True)
+    results: Any = pd.concat(frames, ignore_index=True)
     each = {name: seconds[name] / runs[name] for name in seconds}
     table = comparison_table(results, each, reference=reference, skipped=skipped)
     texts = {
@@ -226,13 +229,13 @@ def write_comparison(folders: Sequence[Path], output: Path, reference: str) -> p
     best = [m for m in table["method"] if m in each][:_SHOWN]
     figures = {}
     if len(each) > 1:
-        found = differences(by_target(results))
+        found: Any = differences(by_target(results))
         texts["pairs.csv"] = found.pairs.to_csv()
         shown = [
             m for m in found.places.index if m in {*list(found.places.index)[:_SHOWN], reference}
         ]
         figures["differences"] = difference_figure(
-            found.places[shown], found.pairs.loc[shown, shown], _title(results, found.p_value)
+            found.places.loc[shown], found.pairs.loc[shown, shown], _title(results, found.p_value)
         )
     if results["database"].nunique() == 1:
         figures["figure"] = recommendation_figure(results.loc[results["method"].isin(best[:7])])
@@ -246,7 +249,9 @@ def write_comparison(folders: Sequence[Path], output: Path, reference: str) -> p
 
 def _title(results: pd.DataFrame, p_value: float) -> str:
     counts = results.groupby("database", sort=False)["target"].nunique()
-    targets = ", ".join(f"{count} targets of {Path(name).stem}" for name, count in counts.items())
+    targets = ", ".join(
+        f"{count} targets of {Path(str(name)).stem}" for name, count in counts.items()
+    )
     return (
         f"Mean place by area under the regret, {results['method'].nunique()} tuners; {targets}\n"
         f"Friedman p = {p_value:.1g}; a bar joins tuners that do not differ (Wilcoxon, Holm, 5%)"

@@ -110,9 +110,9 @@ def difference_figure(places: pd.Series, pairs: pd.DataFrame, title: str) -> Fig
         places: mean place of each method.
         pairs: p-values of all pairs of them.
     """
-    from scikit_posthocs import critical_difference_diagram
+    from scikit_posthocs import critical_difference_diagram  # pyright: ignore
 
-    labels = {method: label_of(method) for method in places.index}
+    labels = {method: label_of(str(method)) for method in places.index}
     figure = Figure(figsize=(7.0, 1.2 + 0.17 * len(places)), layout="constrained")
     axes = figure.subplots()
     critical_difference_diagram(
