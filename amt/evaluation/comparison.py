@@ -24,6 +24,7 @@ import pandas as pd
 from hydra.experimental.callback import Callback
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from scipy.stats import friedmanchisquare, rankdata
 
@@ -160,7 +161,8 @@ def console_of_comparison(table: pd.DataFrame, title: str) -> Table:
     for head in (*map(str, budgets), "area", "place", "win/tie/loss"):
         shown.add_column(head, justify="right", no_wrap=True)
     for _, row in table.iterrows():
-        shown.add_row(*_entries(row, [*(f"regret_{b}" for b in budgets), "area", "place"]))
+        entries = _entries(row, [*(f"regret_{b}" for b in budgets), "area", "place"])
+        shown.add_row(*map(escape, entries))
     return shown
 
 

@@ -57,7 +57,7 @@ def test_tests_are_scipys_with_the_correction_of_holm():
 
 
 def test_the_table_has_a_row_for_each_tuner_and_for_what_is_missing():
-    skipped = {"optuna_gp": "needs torch"}
+    skipped = {"optuna_gp": "needs torch: install amt[zoo]"}
     table = comparison_table(TWO, SECONDS, reference="amt", skipped=skipped)
     assert list(table["method"][:-1]) == list(by_target(TWO).mean().sort_values().index)
     row = table.set_index("method").loc["amt"]
@@ -70,10 +70,10 @@ def test_the_table_has_a_row_for_each_tuner_and_for_what_is_missing():
     assert other["win"] == (ahead > 1e-3).sum()
     text = markdown_of_comparison(table)
     assert text.count("\n") == 2 + len(table)
-    assert "| GP of Optuna (not run: needs torch) |" in text
+    assert "| GP of Optuna (not run: needs torch: install amt[zoo]) |" in text
     console = Console(width=120, record=True)
     console.print(console_of_comparison(table, "both"))
-    assert "best list of sources" in console.export_text()
+    assert "amt[zoo]" in console.export_text()
 
 
 def test_a_report_is_of_all_its_folders(tmp_path):

@@ -9,7 +9,8 @@ with an asymptote f that configurations share by a Matern-5/2 kernel, and a deca
 Where the original draws hyperparameters by slice sampling, a grid of them is averaged by the
 predictive density of the scores so far (`amt.gp.task_regression.mixture`). The configuration whose
 last epoch has the largest expected improvement over the best that is expected of those observed is
-trained for one more epoch, in place of the original's entropy search among such candidates.
+trained for one more epoch, in place of the original's entropy search among such candidates. Of
+those observed, the one whose expected scores are largest is recommended.
 
 Source: Swersky, Snoek, Adams (2014), Freeze-Thaw Bayesian Optimization, sections 3 and 4.
 """
@@ -27,7 +28,6 @@ from amt.gp.task_regression.mixture import MixturePrior, MixtureState
 from amt.gp.task_regression.target import TargetPrior
 from amt.kernels import FreezeThaw
 from amt.search.acquisition import log_expected_improvement
-from amt.search.rule import recommend
 from amt.search.simulate import Decision, Feedback, Prediction
 from amt.tuners.record import Problem, Pure, Record
 
@@ -85,7 +85,7 @@ def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
     observed = state.observed.at[feedback.config].max(feedback.observed)
     posterior = mixture.posterior()
     matched = posterior.matched()
-    last = matched.mean[:, -1]
+    last, value = matched.mean[:, -1], jnp.max(matched.mean, axis=1)
     best = jnp.max(jnp.where(observed, last, -jnp.inf))
     any_observed = observed.any()
     values = log_expected_improvement(
@@ -94,7 +94,7 @@ def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
     started = jnp.where(feedback.remaining[state.start].any(), state.start, jnp.argmax(values))
     decision = Decision(
         jnp.where(any_observed, jnp.argmax(values), started),
-        jnp.where(any_observed, recommend(matched), state.start),
+        jnp.where(any_observed, jnp.argmax(jnp.where(observed, value, -jnp.inf)), started),
         jnp.isfinite(matched.variance).all(),
         Prediction(posterior, mixture.noise),
     )
