@@ -193,6 +193,7 @@ def comparison_run(
     values = dict(settings)
     output, reference = Path(values.pop("output")).resolve(), values.pop("reference")
     every, repetitions = values.pop("every"), values.pop("repetitions")
+    left_out = values.pop("left_out")
     values.pop("log_x")
     database, count = str(values["database"]), values["num_sources"]
     # Sources are drawn anew for each repetition, where they are drawn.
@@ -201,9 +202,9 @@ def comparison_run(
         tasks = databases.load(database, **values["database_options"]).num_tasks
         values["pair"] = list(range(0, tasks * values["draws"], every))
     if values["tuners"] is None:
-        values["tuners"] = [name for name, record in TUNERS.items() if record.extra is None]
+        values["tuners"] = [n for n in TUNERS if TUNERS[n].extra is None and n not in left_out]
     elif values["tuners"] == ["all"]:
-        values["tuners"] = list(TUNERS)
+        values["tuners"] = [name for name in TUNERS if name not in left_out]
     folder = output / f"{Path(database).stem}-{'all' if count is None else count}"
     run(values, folder, progress)
     return folder, write_comparison([folder], folder, reference)
