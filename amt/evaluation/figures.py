@@ -103,6 +103,34 @@ def save_figure(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=200, metadata=metadata)
 
 
+def difference_figure(places: pd.Series, pairs: pd.DataFrame, title: str) -> Figure:
+    """Critical-difference diagram: mean places, and bars that join those that do not differ.
+
+    Args:
+        places: mean place of each method.
+        pairs: p-values of all pairs of them.
+    """
+    from scikit_posthocs import critical_difference_diagram  # pyright: ignore
+
+    labels = {method: label_of(str(method)) for method in places.index}
+    figure = Figure(figsize=(7.0, 1.2 + 0.17 * len(places)), layout="constrained")
+    axes = figure.subplots()
+    critical_difference_diagram(
+        places.rename(labels),
+        pairs.rename(index=labels, columns=labels),
+        ax=axes,
+        label_fmt_left="{label} ({rank:.1f})",
+        label_fmt_right="({rank:.1f}) {label}",
+        label_props={"fontsize": 7},
+        elbow_props={"color": "0.25", "linewidth": 0.7},
+        marker_props={"color": "black", "s": 10},
+        crossbar_props={"color": "black", "marker": "", "linewidth": 2},
+    )
+    axes.tick_params(labelsize=7)
+    figure.suptitle(title, fontsize=8)
+    return figure
+
+
 def kernel_figure(table: pd.DataFrame, budgets: Sequence[int]) -> Figure:
     """Rank of the recommended for every combination of kernels, one panel a database and budget.
 

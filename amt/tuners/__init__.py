@@ -1,22 +1,17 @@
 """Tuners to compare, by name.
 
-`TUNERS[name]` is a tuner's record (`amt.tuners.record`). A module of your own adds one by
+`TUNERS[name]` is a tuner's record (`amt.tuners.record`). Every module of this package that has a
+`RECORD`, or several `RECORDS`, is found. A module of your own adds one by
 `register(Record(...))`: name the module under `plugins` of an experiment, and the tuner under
 `tuners`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pkgutil import walk_packages
 from types import MappingProxyType
 
 from amt.search.simulate import Decision, Feedback, Prediction
-from amt.tuners import (
-    amt,
-    best_list,
-    one_epoch_each,
-    random_search,
-    source_best,
-    task_regression,
-)
 from amt.tuners.record import (
     Host,
     HostProblem,
@@ -47,8 +42,27 @@ def register(record: Record) -> Record:
     return record
 
 
-for _module in (amt, task_regression, best_list, source_best, one_epoch_each, random_search):
-    register(_module.RECORD)
+_FIRST = (
+    "amt",
+    "task_regression",
+    "best_list",
+    "source_best",
+    "one_epoch_each",
+    "random_search",
+)
+
+
+def _records() -> Iterator[Record]:
+    """The records of all modules of this package, in the order of their names."""
+    for found in walk_packages(__path__, f"{__name__}."):
+        module = import_module(found.name)
+        yield from getattr(module, "RECORDS", ())
+        if hasattr(module, "RECORD"):
+            yield module.RECORD
+
+
+for _record in sorted(_records(), key=lambda r: [r.name != name for name in _FIRST]):
+    register(_record)
 
 __all__ = [
     "TUNERS",

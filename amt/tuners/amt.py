@@ -187,7 +187,7 @@ def _hashable(options: Mapping[str, Any]) -> Options:
     return tuple(sorted(options.items()))
 
 
-def _uses(**chosen: Any) -> list[Any]:
+def uses(**chosen: Any) -> list[Any]:
     """The kernels, the inference and the rule that settings name."""
     settings = Settings.of(**chosen)
     kernels = [registered[getattr(settings, axis)] for axis, registered in KERNELS.items()]
@@ -200,5 +200,5 @@ RECORD = Record(
     source="this library; Xiao, Xing, Neiswanger (2021), Amortized Auto-Tuning, for the defaults",
     make=lambda **chosen: amt(Settings.of(**chosen)),
     settings=("kernel", "noise", "nugget", "inference", "acquisition"),
-    uses=_uses,
+    uses=uses,
 )

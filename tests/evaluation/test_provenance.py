@@ -46,11 +46,11 @@ def test_data_are_scores_epochs_features_and_costs():
 
 
 def test_a_trivial_tuner_depends_on_its_file_and_what_runs_it():
-    files = imported_files(["amt.tuners.best_list", *module._RUN_BY])
-    names = {"amt.tuners.best_list", "amt.tuners.in_order", "amt.tuners.record"}
+    files = imported_files(["amt.tuners.past_tasks.best_list", *module._RUN_BY])
+    names = {"amt.tuners.past_tasks.best_list", "amt.tuners.in_order", "amt.tuners.record"}
     names |= {"amt.tuners.replay", "amt.evaluation.metrics", "amt.evaluation.stages"}
     assert names | {"amt.search.simulate", "amt.curves"} <= set(files)
-    others = {"amt.tuners.amt", "amt.tuners.random_search", "amt.tuners", "amt"}
+    others = {"amt.tuners.amt", "amt.tuners.no_model.random_search", "amt.tuners", "amt"}
     others |= {"amt.evaluation.figures", "amt.evaluation.store", "amt.databases"}
     assert not others & set(files)
     assert not [name for name in files if name.startswith("amt.databases")]

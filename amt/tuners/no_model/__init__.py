@@ -1,0 +1,1 @@
+"""Tuners without a model: they look at scores as they are."""

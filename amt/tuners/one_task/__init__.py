@@ -1,0 +1,1 @@
+"""Tuners with a model of the target alone."""

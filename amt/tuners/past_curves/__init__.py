@@ -1,0 +1,1 @@
+"""Tuners that learn from the learning curves of past tasks."""

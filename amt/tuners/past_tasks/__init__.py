@@ -1,0 +1,1 @@
+"""Tuners that learn from the final scores of past tasks."""

@@ -1,0 +1,58 @@
+"""All tuners on one protocol: every task in turn the target of all others, and of four drawn.
+
+```sh
+python experiments/compare.py profile=quick                    # own tuners, every third target
+python experiments/compare.py profile=full                     # all targets, three repetitions
+python experiments/compare.py profile=full tuners=[all]        # wrapped libraries too
+python experiments/compare.py database=lcbench num_sources=null tuners=[amt,rgpe,asha]
+python experiments/compare.py profile=full cluster=local       # jobs side by side
+```
+
+A job is one database and one number of sources. What is finished stays: the same command goes on
+where it was stopped, tuner by tuner and chunk by chunk, and one with more tuners computes these
+alone. Each job, and all databases together, get a table, tests and a critical-difference diagram
+(`amt.evaluation.comparison`). All settings are in `conf/compare.yaml`.
+
+Source: Xiao, Xing, Neiswanger (2021), section 5; Demsar (2006) for the tests.
+"""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in at2.py
+
+import sys
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from amt.compilation import use_compilation_cache
+from amt.evaluation.comparison import comparison_run, console_of_comparison
+from amt.evaluation.settings import run_main
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="compare")
+def main(conf: DictConfig) -> None:
+    values: dict[str, Any] = OmegaConf.to_container(conf, resolve=True)  # pyright: ignore
+    console = Console()
+    use_compilation_cache()
+    columns = TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        bar = progress.add_task("parts")
+        try:
+            folder, table = comparison_run(
+                values,
+                lambda number, total, stage: progress.update(
+                    bar, completed=number, total=total, description=f"part {number}: {stage}"
+                ),
+            )
+        except (KeyError, ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
+            sys.exit(f"compare.py: {error.args[0] if isinstance(error, KeyError) else error}")
+    console.print(console_of_comparison(table, folder.name))
+    console.print(f"{folder / 'comparison.md'}", soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    run_main(main, "compare.py")
