@@ -32,7 +32,7 @@ from amt.search.candidates import (
     draw,
     neighbours,
 )
-from amt.search.fitting import fit_sources, source_posterior
+from amt.search.fitting import as_key, check_options, fit_sources, source_posterior
 from amt.search.rule import recommend
 from amt.search.scoring import Progress, Room, Scorer
 from amt.search.state import (
@@ -52,6 +52,10 @@ from amt.space import Encoder, check_configs, config_key
 ASKS_A_DRAW = 16  # the random candidates are drawn anew after so many trials
 CENTERS = 4  # how many of the best configurations have their neighbours considered
 RANDOM, NEIGHBOURS = 0, 1  # streams of random numbers
+
+
+class ExhaustedError(RuntimeError):
+    """Every configuration has been trained for all epochs or given up."""
 
 
 class NothingToRecommendError(RuntimeError):
@@ -107,7 +111,7 @@ class Tuner:
 
     Args:
         sources: past tasks, their curves complete or not.
-        key: for the starting points of the fit and for candidates.
+        key: for the starting points of the fit and for candidates; a key, or the seed of one.
         space: where to look, by default in the sources' space; it can be narrower, not wider.
         acquisition: a function of `amt.search.acquisition`, or its name in `ACQUISITIONS`.
         fit: a fit to these sources (`fit_sources`) by any inference, instead of a new one. Over
@@ -122,15 +126,18 @@ class Tuner:
         fit: the model and how the fit went.
 
     Raises:
-        KeyError: no such inference or acquisition function; the message lists those there are.
-        ValueError: the space is not within the sources', the inference has to be run before, or
-            the file is no state of a tuner, or one of other arguments; the message says which.
+        KeyError: no such inference, kernel or acquisition function; the message lists those there
+            are.
+        ValueError: the space is not within the sources', there is no such option, the inference
+            has to be run before, or the file is no state of a tuner, or one of other arguments;
+            the message says which.
+        FileNotFoundError: there is no folder for the state's file.
     """
 
     def __init__(
         self,
         sources: LearningCurves,
-        key: PRNGKeyArray,
+        key: PRNGKeyArray | int,
         *,
         space: ConfigurationSpace | None = None,
         acquisition: Acquisition | str = upper_confidence_bound,
@@ -142,6 +149,7 @@ class Tuner:
         state: str | PathLike[str] | None = None,
         **options: Any,
     ):
+        key = as_key(key)
         grid = CurveGrid.of(sources, dtype)
         self._sources, self._encode = sources, Encoder(sources.space)
         self._space = deepcopy(sources.space if space is None else space)
@@ -165,8 +173,11 @@ class Tuner:
             "fit": None if fit is None else digest(*arrays_of(fit)),
         }
         if fit is None:
+            check_options(**options)
             _require_live(options)
-        self._path = None if state is None else Path(state)
+        self._path = None if state is None else Path(state).expanduser()
+        if self._path is not None and not self._path.parent.is_dir():
+            raise FileNotFoundError(f"state={str(state)!r}: there is no folder {self._path.parent}")
         if self._path is not None:
             require_storable(sources.space)
         self._state = State()
@@ -257,7 +268,7 @@ class Tuner:
         """The trial to run next; it is `pending` from now on.
 
         Raises:
-            StopIteration: every configuration has been trained for all epochs or given up.
+            ExhaustedError: every configuration has been trained for all epochs or given up.
             RuntimeError: the same, but for those under way.
         """
         progress, remaining = self._progress(), self._remaining()
@@ -279,7 +290,10 @@ class Tuner:
         if best == -np.inf:
             if self._state.pending:
                 raise RuntimeError("all that is left to train is under way: tell its scores first")
-            raise StopIteration("every configuration has been trained for all epochs or given up")
+            raise ExhaustedError(
+                "there is nothing left to train: every configuration has been trained for all "
+                "epochs or given up; continuous=True looks beyond them, `add` gives another"
+            )
         if config is not None:
             number = self._adopt(config)
         position = 0 if config is not None else int(remaining[number].argmax())
