@@ -70,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
             raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=COLUMN")
         return name, column or None
 
+    def whole(text: str) -> int:
+        if not text.isdecimal():
+            raise argparse.ArgumentTypeError(f"must be a whole number from 0, not {text}")
+        return int(text)
+
     parser = argparse.ArgumentParser(prog="python -m amt.databases", description=__doc__)
     check = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "check", help="examine a file", description="Examine a file of learning curves."
@@ -99,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--first-epoch", type=int, default=1, help="what the file calls it (%(default)s)")
     add("--epoch-unit", type=float, default=1.0, help="of fractions of epochs (%(default)s)")
     add("--fidelities", type=int, default=FIDELITIES, help="largest number of epochs (%(default)s)")
-    add("--limit", type=int, default=LIMIT, help="rows to print of each kind (%(default)s)")
+    add("--limit", type=whole, default=LIMIT, help="rows to print of each kind (%(default)s)")
     add("--save-space", metavar="PATH", help="write the search space to this .json file")
     return parser
 
