@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -79,6 +79,7 @@ def optuna_trials(studies: "Mapping[str, pd.DataFrame]") -> "pd.DataFrame":
     import pandas as pd
 
     parts = []
+    trials: Any
     for task, trials in studies.items():
         trials = trials[trials["state"].isin(["COMPLETE", "FAIL"])]
         if "value" not in trials:

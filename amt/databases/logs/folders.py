@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,25 +183,27 @@ def _event_runs(root: Path, score: str, given: Mapping[str, Mapping[str, Any]]) 
     if not folders:
         return
     try:
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-        from tensorboard.util.tensor_util import make_ndarray
+        accumulator: Any = import_module("tensorboard.backend.event_processing.event_accumulator")
+        plugin: Any = import_module("tensorboard.plugins.hparams.plugin_data_pb2")
+        tensor_util: Any = import_module("tensorboard.util.tensor_util")
     except ImportError as error:
         raise ImportError(
             "event files need the package tensorboard: `pip install amt[tensorboard]`"
         ) from error
     logs, settings = {}, {}
     for folder in folders:
-        log = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+        log = accumulator.EventAccumulator(str(folder), {"scalars": 0, "tensors": 0}).Reload()
         tags = log.Tags()
         if score in tags["scalars"]:
             logs[folder] = [(event.step, event.value) for event in log.Scalars(score)]
         elif score in tags["tensors"]:
             tensors = log.Tensors(score)
-            logs[folder] = [(t.step, make_ndarray(t.tensor_proto).item()) for t in tensors]
+            logs[folder] = [
+                (t.step, tensor_util.make_ndarray(t.tensor_proto).item()) for t in tensors
+            ]
         plugins = log.summary_metadata.get("_hparams_/session_start_info")
         if plugins is not None:
-            data = HParamsPluginData.FromString(plugins.plugin_data.content)
+            data = plugin.HParamsPluginData.FromString(plugins.plugin_data.content)
             values = data.session_start_info.hparams
             settings[folder] = {n: getattr(v, v.WhichOneof("kind")) for n, v in values.items()}
     for folder, values in logs.items():

@@ -60,6 +60,7 @@ def gather(
     import pandas as pd
 
     parts, counts, lacking, again = [], {}, [], []
+    given: Any
     for number, given in enumerate(runs):
         run = Run(*given)
         name = run.name or f"run {number}"
@@ -69,7 +70,7 @@ def gather(
             raise ValueError(f"{name} has no hyperparameter {task!r}; there are {there}")
         if not settings.keys() - {task}:
             raise ValueError(f"{name} has no hyperparameters: there are none beside its log")
-        history = run.history
+        history: Any = run.history
         if score not in history or epoch not in history:
             lacking.append(name)
             continue
@@ -91,7 +92,8 @@ def gather(
             {"task": of_task, "epoch": history[epoch], "score": history[score].astype("str")}
         )
         if first_epoch != 1:
-            part["epoch"] = pd.to_numeric(part["epoch"]) + (1 - first_epoch)
+            epochs: Any = pd.to_numeric(part["epoch"])
+            part["epoch"] = epochs + (1 - first_epoch)
         same = json.dumps([of_task, settings], sort_keys=True)
         counts[same] = counts.get(same, -1) + 1
         parts.append(part.assign(**{"seed": str(counts[same]), **settings}))
@@ -104,7 +106,7 @@ def gather(
         if names:
             more = ", ..." if len(names) > 3 else ""
             warnings.warn(f"{len(names)} runs {what}: {', '.join(names[:3])}{more}", stacklevel=3)
-    table = pd.concat(parts, ignore_index=True)
+    table: Any = pd.concat(parts, ignore_index=True)
     settings = [c for c in table.columns if c not in ("task", "epoch", "score")]
     table[settings] = table[settings].fillna("")
     table = table.drop(columns=[c for c in settings if (table[c] == "").all()])

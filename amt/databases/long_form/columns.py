@@ -1,6 +1,7 @@
 """Columns of texts, each text stored once, but those of scores and costs, of which few repeat."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,8 @@ def texts_of(column: Any) -> "pd.Series":
     """
     import pandas as pd
     import pyarrow as pa
-    import pyarrow.compute as pc
+
+    pc: Any = import_module("pyarrow.compute")
 
     if not pa.types.is_dictionary(column.type):
         column = pc.fill_null(pc.utf8_trim_whitespace(column), "")
@@ -35,11 +37,11 @@ def texts_of(column: Any) -> "pd.Series":
     return pd.Series(_categorical(at[codes], texts))
 
 
-def recode(column: "pd.Series", texts: Sequence[str]) -> "pd.Series":
+def recode(column: Any, texts: Sequence[str]) -> "pd.Series":
     """A categorical column with other texts in place of its own, which can be equal."""
     import pandas as pd
 
-    codes, unique = pd.factorize(pd.Series(texts, dtype="str"))
+    codes, unique = pd.factorize(pd.Series(list(texts), dtype="str"))
     return pd.Series(_categorical(codes[column.cat.codes.to_numpy()], unique), column.index)
 
 
@@ -56,7 +58,7 @@ def _categorical(codes: Int[np.ndarray, "row"], texts: Any) -> "pd.Categorical":
     return pd.Categorical.from_codes(codes, categories=pd.Index(texts), validate=False)
 
 
-def factorize(column: "pd.Series") -> tuple[Int[np.ndarray, "row"], Sequence[str]]:
+def factorize(column: Any) -> tuple[Int[np.ndarray, "row"], Any]:
     """The position of each row's text among the different texts of a column, and these."""
     import pandas as pd
 
@@ -70,7 +72,7 @@ def factorize(column: "pd.Series") -> tuple[Int[np.ndarray, "row"], Sequence[str
 
 
 def numbers_of(
-    column: "pd.Series",
+    column: Any,
 ) -> tuple[Real[np.ndarray, "row"], Bool[np.ndarray, "row"], Bool[np.ndarray, "row"]]:
     """A column's numbers, NaN where a text is none; where it is empty, and where it is `nan`."""
     import pandas as pd
@@ -85,14 +87,15 @@ def numbers_of(
         numbers = np.array(pd.to_numeric(column, errors="coerce"), np.float64)
     unknown = np.isnan(numbers) & ~empty
     nan = np.zeros(len(column), bool)
-    nan[unknown] = column[unknown].str.lower().str.lstrip("+-").eq("nan").to_numpy(bool)
+    nan[unknown] = pd.Series(column[unknown]).str.lower().str.lstrip("+-").eq("nan")
     return numbers, empty, nan
 
 
-def _cast(column: "pd.Series") -> Real[np.ndarray, "row"] | None:
+def _cast(column: Any) -> Real[np.ndarray, "row"] | None:
     """The numbers of texts that all are some or empty, faster than by `pandas.to_numeric`."""
     import pyarrow as pa
-    import pyarrow.compute as pc
+
+    pc: Any = import_module("pyarrow.compute")
 
     texts = pa.chunked_array(pa.array(column, pa.large_string(), from_pandas=True))
     texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.large_string()), texts)
@@ -107,7 +110,7 @@ def keep(table: "pd.DataFrame", rows: Bool[np.ndarray, "row"]) -> "pd.DataFrame"
     return table if rows.all() else table.loc[rows]
 
 
-def combine(columns: Sequence["pd.Series"]) -> Int[np.ndarray, "row"]:
+def combine(columns: Sequence[Any]) -> Int[np.ndarray, "row"]:
     """A number for each row, the same where all columns are the same."""
     import pandas as pd
 

@@ -81,7 +81,7 @@ def number_configurations(table: "pd.DataFrame") -> tuple["pd.DataFrame", list[F
     Configurations are numbered from 0, sorted by their hyperparameters. A column that differs from
     row to row, as metrics do, would make a configuration of each: that is a fault.
     """
-    key, alien, several = np.zeros(len(table), np.int64), [], table["epoch"].nunique() > 1
+    key, alien, several = np.zeros(len(table), np.int64), [], len(factorize(table["epoch"])[1]) > 1
     for name, column in hyperparameter_columns(table).items():
         code, unique = factorize(table[column])
         value = _values(unique)

@@ -141,7 +141,9 @@ def examine(
             raise ValueError(f"no column {name!r}; there are {', '.join(REQUIRED + OPTIONAL)}")
     if space is not None and not isinstance(space, ConfigurationSpace):
         space = read_space(Path(space).expanduser())
-    where: Any = source if _is_frame(source) else Path(source).expanduser()
+    where: Any = source
+    if not _is_frame(source):
+        where = Path(where).expanduser()
     chosen = None if hyperparameters is None else list(hyperparameters)
     table, faults, notes = read_table(where, renamed, list(ignore), space, chosen)
     rows = len(table)

@@ -61,7 +61,7 @@ def make_grid(
     metric[repeat, task, config, epoch] = table["score"]
     cost = _mean_cost(table, (task, config, epoch), shape) if "cost" in table else None
 
-    there = (~np.isnan(metric)).any((0, 2))
+    there = np.any(~np.isnan(metric), axis=(0, 2))
     apart = [t for t in range(len(tasks)) if len(tasks) > 1 and not _shared(there, t)]
     if apart:
         lines = [f"{tasks[t]!r}: {', '.join(map(str, epochs[there[t]][:5]))} ..." for t in apart]

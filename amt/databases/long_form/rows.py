@@ -92,7 +92,7 @@ def merge_numbers(table: "pd.DataFrame") -> tuple["pd.DataFrame", list[Finding]]
             if _WHOLE_AS_REAL.fullmatch(text) and text.partition(".")[0] in wholes
         }
         if same:
-            texts = [same.get(text, text) for text in table[name].cat.categories]
+            texts = [same.get(text, text) for text in list(table[name].cat.categories)]
             table = table.assign(**{name: recode(table[name], texts)})
             lines = [f"{text!r} as {whole!r}" for text, whole in same.items()]
             notes.append(Finding(f"{name}s are read as the whole numbers that they are", lines))

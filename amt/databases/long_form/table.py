@@ -142,19 +142,19 @@ def _roles(
         config = next(column for column, role in roles.items() if role == "config")
         for name in OPTIONAL:
             if name in table and roles.get(name) == name and name not in renamed:
-                few = _is_constant(table[config][:_FEW], table[name][:_FEW])  # all take longer
-                if few and _is_constant(table[config], table[name]) and table[name].nunique() > 1:
+                few = table[:_FEW]  # all take longer
+                if all(_is_constant(rows[config], rows[name]) for rows in (few, table)):
                     what = f"column {name!r} is read as the {name} of a run, and is the same in all"
                     what += " rows of a configuration: if it is a hyperparameter, say "
                     notes.append(Finding(f"{what}columns={{{name!r}: None}}"))
     return roles, notes
 
 
-def _is_constant(configs: "pd.Series", column: "pd.Series") -> bool:
-    """Whether a column is the same in all rows of a configuration."""
-    codes, values = factorize(configs)[0], factorize(column)[0]
+def _is_constant(configs: Any, column: Any) -> bool:
+    """Whether a column is the same in all rows of a configuration, and not in all of them."""
+    (codes, _), (values, different) = factorize(configs), factorize(column)
     first = np.unique(codes, return_index=True)[1]
-    return bool((values == values[first][codes]).all())
+    return len(different) > 1 and bool((values == values[first][codes]).all())
 
 
 def _read_csv(path: Path, plain: Collection[Any]) -> tuple["pd.DataFrame", list[Finding]]:
