@@ -1,7 +1,7 @@
 """Learning curves: scores of configurations on tasks, epoch by epoch."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -136,15 +136,15 @@ class LearningCurves:
         beyond = 3 * max(upper - lower, 1e-3 * max(abs(lower), abs(upper)))
         return lower - beyond, upper + beyond
 
-    def unexpected(self, score: float) -> str | None:
-        """The reason why a score can hardly be of the same metric, if there is one."""
+    def unexpected(self, metric: float) -> str | None:
+        """The reason why a value can hardly be of the same metric, if there is one."""
         lower, upper = self.expected_range
-        if lower <= score <= upper:
+        if lower <= self.outcome.forward(metric) <= upper:
             return None
+        ends = self.outcome.inverse(np.array([np.nanmin(self.scores), np.nanmax(self.scores)]))
         return (
-            f"is {score:.6g}, where those of the sources are from {np.nanmin(self.scores):.6g} to "
-            f"{np.nanmax(self.scores):.6g}: is it in their unit, and made by "
-            "`sources.outcome.forward`?"
+            f"is {metric:.6g}, where those of the sources are from {ends.min():.6g} to "
+            f"{ends.max():.6g}: is it in their unit?"
         )
 
     def select(
@@ -195,6 +195,18 @@ class LearningCurves:
             epochs=self.epochs,
             cost=self.cost,
             outcome=self.outcome,
+        )
+
+    def with_outcome(self, outcome: Outcome) -> "LearningCurves":
+        """The learning curves with scores that another transform makes of the same metric.
+
+        The single runs of `repeats` are left out.
+        """
+        return replace(
+            self,
+            scores=outcome.forward(self.outcome.inverse(self.scores)),
+            repeats=None,
+            outcome=outcome,
         )
 
     def split(

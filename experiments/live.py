@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budget", type=count, default=60, help="epochs to train in all")
     parser.add_argument("--at-once", type=count, default=2, help="networks to train side by side")
     parser.add_argument("--kernel", default="matern", choices=list(amt.KERNELS["config"]))
-    parser.add_argument("--steps", type=count, default=300, help="of the fit to the sources")
+    parser.add_argument("--steps", type=count, default=100, help="of the fit to the sources")
     parser.add_argument("--grid", action="store_true", help="keep to the sources' configurations")
     parser.add_argument("--key", type=int, default=0, help="everything random follows from it")
     parser.add_argument("--folder", type=Path, help="of the run; by default results/live/TARGET")

@@ -268,8 +268,8 @@ def test_scores_that_can_hardly_be_of_the_same_metric():
     lower, upper = percent.expected_range
     worst, best = percent.scores.min(), percent.scores.max()
     assert_allclose([lower, upper], [4 * worst - 3 * best, 4 * best - 3 * worst])
-    assert percent.unexpected(float(outcome.forward(85.0))) is None
-    assert percent.unexpected(85.0) is not None  # the metric itself, not its score
+    assert percent.unexpected(85.0) is None
+    assert percent.unexpected(8500.0) is not None
     constant = dataclasses.replace(accuracies, scores=np.full_like(metric, 200.0))
     assert constant.unexpected(200.1) is None
     assert constant.unexpected(0.9) is not None

@@ -19,12 +19,14 @@ class CurveGrid(eqx.Module):
         features: encoded configurations (`amt.space.Encoder`).
         epochs: epochs as a share of the last, in (0, 1].
         complete: whether no score is missing.
+        variance: of scores that were filled in, 0 of others; None where none was.
     """
 
     scores: Float[Array, "task config epoch"]
     features: Float[Array, "config feature"]
     epochs: Float[Array, "epoch"]
     complete: bool = eqx.field(static=True, default=True)
+    variance: Float[Array, "task config epoch"] | None = None
 
     @classmethod
     def of(cls, curves: LearningCurves, dtype: DTypeLike = jnp.float64) -> "CurveGrid":

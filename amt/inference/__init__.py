@@ -21,6 +21,7 @@ from amt.gp.grid import CurveGrid
 from amt.gp.mixture import Mixture
 from amt.gp.model import MultiTaskGP
 from amt.gp.posterior import AbstractSourcePosterior
+from amt.gp.task_regression.posterior import TaskRegressionPosterior
 from amt.inference.draws import Draws
 from amt.inference.mle import Fit, Optimizer, fit_dense, fit_map, fit_mle
 from amt.inference.nuts import sample_nuts
@@ -32,7 +33,7 @@ class Fitted(Protocol):
     """The result of inference on source tasks."""
 
     @property
-    def model(self) -> MultiTaskGP: ...
+    def model(self) -> Any: ...
 
     def diagnostics(self) -> dict[str, float]:
         """How inference went, in numbers."""
@@ -40,7 +41,7 @@ class Fitted(Protocol):
 
     def posterior(
         self, grid: CurveGrid, rank: int | None = None
-    ) -> AbstractSourcePosterior | Mixture:
+    ) -> AbstractSourcePosterior | Mixture | TaskRegressionPosterior:
         """Condition on the source curves, for any target; `rank` as in `amt.gp.posterior`."""
         ...
 

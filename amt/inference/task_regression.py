@@ -1,13 +1,35 @@
 """Learning a task regression from source tasks, by the likelihood of each given the others."""
 
+from typing import Any, NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Bool, Float, Int
 
 from amt.gp.grid import CurveGrid
-from amt.gp.task_regression.model import TaskRegression
-from amt.inference.mle import Maximum, Optimizer, maximize
+from amt.gp.task_regression.model import CommonScale, TaskRegression
+from amt.gp.task_regression.posterior import TaskRegressionPosterior
+from amt.inference.mle import Optimizer, maximize
 from amt.inference.priors import log_prior
+
+
+class TaskRegressionFit(NamedTuple):
+    """A fitted task regression and how the optimisation went; attributes as of `Fit`."""
+
+    model: Any
+    log_density: Float[Array, "restart step"]
+    gradient_norm: Float[Array, "restart step"]
+    converged: Bool[Array, "restart"]
+    best: Int[Array, ""]
+
+    def diagnostics(self) -> dict[str, float]:
+        """Whether the restart that was kept has `converged` (1, else 0); not for `jax.jit`."""
+        return {"converged": float(self.converged[self.best])}
+
+    def posterior(self, grid: CurveGrid, rank: int | None = None) -> TaskRegressionPosterior:
+        """Condition on the source curves, for any target; `rank` has no meaning here."""
+        del rank
+        return TaskRegressionPosterior.of(self.model, grid)
 
 
 def fit_task_regression(
@@ -18,23 +40,29 @@ def fit_task_regression(
     optimizer: Optimizer = "adam",
     steps: int = 100,
     learning_rate: float = 0.1,
-) -> Maximum:
+) -> TaskRegressionFit:
     """Maximise the log density of every source given the others, and the log prior.
+
+    That of the best score of every curve, given how configurations of one task differ, is added
+    to it, which says what is known of configurations that no source has.
 
     Args:
         starts: models stacked along a leading axis, one entry a restart.
-        grid: complete curves.
+        grid: complete curves, or ones filled in: a task counts by its share of known scores.
         epochs: number of epochs that are looked at, spread evenly on a logarithmic axis: neighbours
             say nearly the same, and late ones would outweigh the few early ones that a tuner sees.
         optimizer, steps, learning_rate: as of `amt.inference.mle.fit_mle`.
     """
     some = thinned(len(grid.epochs), epochs)
+    best = jnp.max(CommonScale.of(grid.scores).curves, 2)
+    known = 1.0 if grid.variance is None else jnp.mean(grid.variance == 0, (1, 2))
     grid = CurveGrid(grid.scores[:, :, some], grid.features, grid.epochs[some])
 
     def log_posterior(model: TaskRegression):
-        return jnp.sum(model.log_likelihood(grid)) + log_prior(model)
+        surface = model.surface.log_likelihood(best, grid.features)
+        return jnp.sum(known * (model.log_likelihood(grid) + surface)) + log_prior(model)
 
-    return maximize(
+    found = maximize(
         log_posterior,
         starts,
         grid.scores.size,
@@ -42,6 +70,7 @@ def fit_task_regression(
         steps=steps,
         learning_rate=learning_rate,
     )
+    return TaskRegressionFit(*found)
 
 
 def thinned(size: int, count: int) -> Int[np.ndarray, "kept"]:

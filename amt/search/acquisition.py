@@ -88,12 +88,14 @@ def expected_lead(
 
     How far c is expected to be ahead of the best of the others: improvement is over what is
     expected of them, not over scores observed, as a configuration that was trained for a few epochs
-    is worth what it will reach. The leader is compared with the second.
+    is worth what it will reach. The leader is compared with the second. Of a mixture, it is that of
+    the normal marginals with its mean and variance.
 
     Source: Jones, Schonlau, Welch (1998), equation 15, with the posterior mean as in Frazier,
     Powell, Dayanik (2009), The Knowledge-Gradient Policy for Correlated Normal Beliefs.
     """
     del incumbent
+    posterior = posterior.matched()
     at = jnp.arange(len(remaining)), jnp.argmax(posterior.mean, axis=1)
     mean = posterior.mean[at]
     second, first = jnp.sort(jnp.append(mean, -jnp.inf))[-2:]
@@ -152,6 +154,12 @@ def _log_mills_tail_far(z: Float[Array, "config"]) -> Float[Array, "config"]:
     inverse = 1 / jnp.square(z)
     return jnp.log(inverse) + jnp.log1p(-3 * inverse + 15 * jnp.square(inverse))
 
+
+OF_MIXTURES: tuple[Acquisition, ...] = (expected_lead,)
+"""Functions that take the posterior of a mixture whole; others are averaged over its components."""
+
+RULES = {"task_regression": "lead", "multi_task": "ucb"}
+"""The acquisition function of each model that is used by default."""
 
 ACQUISITIONS: dict[str, Acquisition] = {
     "ucb": upper_confidence_bound,

@@ -1,5 +1,11 @@
-"""Fit a model to source tasks, and condition it on them."""
+"""Fit a model to source tasks, and condition it on them.
 
+There are two models: "task_regression" (`amt.gp.task_regression`), which sees accuracies through
+the arcsine of their square root and fills in curves that are not complete, and "multi_task"
+(`amt.gp.model.MultiTaskGP`), with kernels on all three axes, which sees scores as they are.
+"""
+
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, get_args
@@ -12,6 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 from tinygp.kernels import Kernel
 
+from amt.compilation import quick_jit
 from amt.curves import LearningCurves
 from amt.gp.grid import CurveGrid
 from amt.gp.mixture import Mixture
@@ -19,19 +26,70 @@ from amt.gp.model import MultiTaskGP, select_solver
 from amt.gp.posterior import AbstractSourcePosterior
 from amt.gp.solvers import AbstractSolver
 from amt.gp.spectral import numerical_rank
-from amt.inference import INFERENCE, Fitted
+from amt.gp.task_regression.completion import complete
+from amt.gp.task_regression.model import TaskRegression
+from amt.gp.task_regression.posterior import TaskRegressionPosterior
+from amt.inference import INFERENCE, Fit, Fitted
 from amt.inference.mle import Optimizer
 from amt.inference.svgp import PRESETS
+from amt.inference.task_regression import TaskRegressionFit, fit_task_regression
 from amt.kernels import KERNELS
+from amt.outcome import ArcsineOutcome
 from amt.space import Encoder
 
 Model = TypeVar("Model")
 
 _COUNTS = (
-    *("restarts", "steps", "map_steps", "passes", "num_inducing", "batch_size"),
+    *("restarts", "steps", "map_steps", "epochs", "passes", "num_inducing", "batch_size"),
     *("chains", "draws", "thinning", "kept", "largest"),
 )
 _CHOICES: dict[str, tuple[str, ...]] = {"optimizer": get_args(Optimizer), "preset": (*PRESETS,)}
+
+
+MODELS: dict[str, type[TaskRegression] | type[MultiTaskGP]] = {
+    "task_regression": TaskRegression,
+    "multi_task": MultiTaskGP,
+}
+
+DEFAULT_MODEL = "task_regression"
+
+
+def require_model(model: str) -> str:
+    """The name of a model, as it is.
+
+    Raises:
+        KeyError: there is none of that name; the message lists those there are.
+    """
+    if model not in MODELS:
+        raise KeyError(f"no model {model!r}; there are {', '.join(MODELS)}")
+    return model
+
+
+def model_of(fit: Fitted) -> str:
+    """The name of the model that was fitted."""
+    return "task_regression" if isinstance(fit, TaskRegressionFit) else "multi_task"
+
+
+def as_modelled(curves: LearningCurves, model: str) -> LearningCurves:
+    """The learning curves with the scores that a model sees."""
+    if model == "task_regression" and curves.within_unit:
+        return curves.with_outcome(ArcsineOutcome())
+    return curves
+
+
+def source_grid(curves: LearningCurves, model: str, dtype: DTypeLike = jnp.float64) -> CurveGrid:
+    """Sources as a model takes them, which sees their scores (`as_modelled`)."""
+    grid = CurveGrid.of(curves, dtype)
+    if model != "task_regression" or grid.complete:
+        return grid
+    scores, variance = complete(curves.scores, curves.features, curves.epochs / curves.epochs[-1])
+    dtype = grid.scores.dtype
+    return CurveGrid(
+        jnp.asarray(scores, dtype),
+        grid.features,
+        grid.epochs,
+        variance=jnp.asarray(variance, dtype),
+    )
 
 
 def stack(models: Sequence[Model]) -> Model:
@@ -55,30 +113,38 @@ def as_key(key: PRNGKeyArray | int) -> PRNGKeyArray:
 
 
 def check_options(
-    *, inference: str = "mle", kernels: dict[str, Any] | None = None, **options: Any
+    *,
+    model: str = DEFAULT_MODEL,
+    inference: str | None = None,
+    kernels: dict[str, Any] | None = None,
+    **options: Any,
 ) -> None:
     """Refuse options of `fit_sources` that it does not have, in one line that names them.
 
     Raises:
-        KeyError: no such inference or kernel; the message lists those there are.
+        KeyError: no such model, inference or kernel; the message lists those there are.
         ValueError: no such option, or a value that it cannot have.
     """
-    if inference not in INFERENCE:
-        raise KeyError(f"no inference {inference!r}; there are {', '.join(INFERENCE)}")
-    of_kernels = (*KERNELS, "noise", "nugget")
+    names = [name for name in _keywords(MODELS[require_model(model)].init) if name != "dtype"]
     if kernels is not None and not isinstance(kernels, dict):
         raise ValueError(f"kernels must be names by axis, {{'config': 'matern'}}, not {kernels!r}")
     for axis, name in (kernels or {}).items():
-        if axis not in of_kernels:
-            raise ValueError(f"kernels has no {axis!r}; there are {', '.join(of_kernels)}")
-        if axis in KERNELS and name not in KERNELS[axis]:
+        if axis not in names:
+            raise ValueError(f"kernels has no {axis!r}; there are {', '.join(names)}")
+        if axis in KERNELS and name is not None and name not in KERNELS[axis]:
             known = ", ".join(KERNELS[axis])
             raise KeyError(f"no {axis} kernel {name!r}; there are {known}")
-    known = (*INFERENCE[inference].options, "restarts", "solver")
+    if model == "task_regression":
+        known = (*_keywords(fit_task_regression), "restarts")
+    else:
+        model = "mle" if inference is None else inference
+        if model not in INFERENCE:
+            raise KeyError(f"no inference {model!r}; there are {', '.join(INFERENCE)}")
+        known = (*INFERENCE[model].options, "restarts", "solver")
     for option, value in options.items():
         if option not in known:
-            there = ", ".join(("inference", "kernels", *known))
-            raise ValueError(f"no option {option!r} of {inference}; there are {there}")
+            there = ", ".join(("kernels", *known))
+            raise ValueError(f"no option {option!r} of {model}; there are {there}")
         choices = _CHOICES.get(option)
         if choices is not None and value not in choices:
             raise ValueError(f"{option} must be {' or '.join(choices)}, not {value!r}")
@@ -87,14 +153,21 @@ def check_options(
             raise ValueError(f"{option} must be a whole number from 1, not {value!r}")
 
 
+def _keywords(function: Callable[..., Any]) -> list[str]:
+    """The names of a function's keyword-only parameters."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
 def fit_sources(
     sources: LearningCurves,
     key: PRNGKeyArray | int,
     *,
+    model: str = DEFAULT_MODEL,
     restarts: int = 1,
     dtype: DTypeLike = jnp.float64,
     kernels: dict[str, Any] | None = None,
-    inference: str = "mle",
+    inference: str | None = None,
     solver: AbstractSolver | None = None,
     **options: Any,
 ) -> tuple[Any, CurveGrid]:
@@ -102,40 +175,73 @@ def fit_sources(
 
     Args:
         key: a key, or the seed of one.
-        kernels: names for `MultiTaskGP.init`, such as `{"config": "matern"}`, and its `noise` and
-            `nugget`.
-        inference: a name in `amt.inference.INFERENCE`.
+        model: a name in `MODELS`.
+        kernels: names for the model's `init`, such as `{"config": "matern"}`, of "multi_task" its
+            `noise` and `nugget` too.
+        inference: of "multi_task", a name in `amt.inference.INFERENCE`; by default "mle".
         solver: of likelihoods, where source curves can be incomplete ("mle", "map"); by default as
             `select_solver` says.
-        options: of the inference, such as `steps`.
+        options: of the inference, such as `steps`; of "task_regression" those of
+            `fit_task_regression`.
 
     Returns:
-        The fit (an `amt.inference.Fitted`, of "mle" and "map" a `Fit`), and the grid.
+        The fit (an `amt.inference.Fitted`), and the grid.
 
     Raises:
-        KeyError: no such inference or kernel; the message lists those there are.
-        ValueError: an option that there is not, or of another kind (`check_options`); a solver, of
-            an inference that has no choice of one; or a search space that has constants only.
+        KeyError: no such model, inference or kernel; the message lists those there are.
+        ValueError: an option that there is not, or of another kind (`check_options`); inference or
+            a solver, of a model or an inference that has no choice of one; or a search space that
+            has constants only.
     """
-    check_options(inference=inference, kernels=kernels, restarts=restarts, **options)
+    check_options(model=model, inference=inference, kernels=kernels, restarts=restarts, **options)
     key = as_key(key)
-    method = INFERENCE[inference]
     if not Encoder(sources.space).num_features:
         names = ", ".join(sources.space)
         raise ValueError(f"the search space has constants only ({names}): nothing to choose from")
+    grid = source_grid(as_modelled(sources, model), model, dtype)
+    init: Any = MODELS[model].init
+    keys = jax.random.split(key, restarts)
+    starts = stack([init(sources, k, dtype=dtype, **(kernels or {})) for k in keys])
+    if model == "task_regression":
+        if inference is not None or solver is not None:
+            raise ValueError("a choice of inference and of a solver has model='multi_task' alone")
+        return _fit_regression(starts, grid, **options), grid
+    inference = "mle" if inference is None else inference
+    method = INFERENCE[inference]
     if solver is not None and not method.incomplete:
         raise ValueError(f"{inference} has no choice of a solver")
-    grid = CurveGrid.of(sources, dtype)
-    starts = stack(
-        [
-            MultiTaskGP.init(sources, k, dtype=dtype, **(kernels or {}))
-            for k in jax.random.split(key, restarts)
-        ]
-    )
     if method.incomplete:
         options["solver"] = select_solver(starts, grid).solver if solver is None else solver
     fit_key = jax.random.fold_in(key, restarts)
     return _fit(method.fit, starts, grid, fit_key, **options), grid
+
+
+def unfitted(
+    sources: LearningCurves,
+    key: PRNGKeyArray,
+    *,
+    model: str = DEFAULT_MODEL,
+    dtype: DTypeLike = jnp.float64,
+    kernels: dict[str, Any] | None = None,
+    **options: Any,
+) -> Fit | TaskRegressionFit:
+    """A fit of the structure that `fit_sources` gives, by maximum likelihood or a posteriori.
+
+    Arguments are those of `fit_sources`; its solver is the one that is selected.
+    """
+    del options
+    start: Any = MODELS[model].init
+    start = start(sources, key, dtype=dtype, **(kernels or {}))
+    unknown = jnp.zeros(())
+    if model == "task_regression":
+        return TaskRegressionFit(start, unknown, unknown, unknown, unknown)
+    solver = select_solver(start, CurveGrid.of(sources, dtype)).solver
+    return Fit(start, unknown, unknown, unknown, unknown, solver)
+
+
+@partial(quick_jit, optimise=False)
+def _fit_regression(starts: TaskRegression, grid: CurveGrid, **options: Any) -> TaskRegressionFit:
+    return fit_task_regression(starts, grid, **options)
 
 
 @eqx.filter_jit
@@ -143,13 +249,24 @@ def _fit(estimate: Callable[..., Fitted], *args: Any, **options: Any) -> Fitted:
     return estimate(*args, **options)
 
 
-def source_posterior(fit: Fitted, grid: CurveGrid) -> AbstractSourcePosterior | Mixture:
+AnySourcePosterior = AbstractSourcePosterior | Mixture | TaskRegressionPosterior
+"""What predicts any target by `condition`, and its noise."""
+
+
+def source_posterior(fit: Fitted, grid: CurveGrid) -> AnySourcePosterior:
     """Condition a fit on the source curves, with as many eigenvalues as the fidelity has."""
+    if isinstance(fit, TaskRegressionFit):
+        return _regression_posterior(fit, grid)
     return _posterior(fit, grid, fidelity_rank(fit.model, grid))
 
 
+@partial(quick_jit, optimise=False)
+def _regression_posterior(fit: TaskRegressionFit, grid: CurveGrid) -> TaskRegressionPosterior:
+    return fit.posterior(grid)
+
+
 @eqx.filter_jit
-def _posterior(fit: Fitted, grid: CurveGrid, rank: int) -> AbstractSourcePosterior | Mixture:
+def _posterior(fit: Fitted, grid: CurveGrid, rank: int) -> AnySourcePosterior:
     return fit.posterior(grid, rank)
 
 

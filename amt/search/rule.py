@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from amt.gp.observations import Observations, TargetPosterior
-from amt.search.acquisition import Acquisition
+from amt.search.acquisition import OF_MIXTURES, Acquisition
 
 
 class Query(NamedTuple):
@@ -34,12 +34,14 @@ def acquisition_values(
     remaining: Bool[Array, "config epoch"],
     acquisition: Acquisition,
 ) -> Float[Array, "config"]:
-    """The acquisition value of every configuration, averaged over a mixture by its weights.
+    """The acquisition value of every configuration.
+
+    It is averaged over a mixture by its weights, but for functions `OF_MIXTURES`.
 
     Source: Snoek, Larochelle, Adams (2012), section 3.2, for the average.
     """
     best = incumbent(observations, posterior)
-    if posterior.log_weights is None:
+    if posterior.log_weights is None or acquisition in OF_MIXTURES:
         return acquisition(posterior, remaining, best)
 
     def of_component(mean: Array, variance: Array) -> Float[Array, "config"]:

@@ -6,20 +6,23 @@ configurations are padded: to the room that there is from the start, then to pow
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from amt.compilation import quick_jit
 from amt.gp.grid import CurveGrid
-from amt.gp.mixture import Mixture
 from amt.gp.observations import Observations, TargetPosterior
-from amt.gp.posterior import AbstractSourcePosterior
+from amt.gp.task_regression.posterior import TaskRegressionPosterior
+from amt.inference.task_regression import thinned
 from amt.search.acquisition import Acquisition
+from amt.search.fitting import AnySourcePosterior
 from amt.search.rule import acquisition_values
 
+PREDICTED = 16  # epochs that values are computed from in task regression
 SMALLEST_ROOM = 16  # that an array without room from the start has for its first entry
 
 
@@ -64,7 +67,7 @@ class Scorer:
         room: of the arrays.
     """
 
-    source: AbstractSourcePosterior | Mixture
+    source: AnySourcePosterior
     grid: CurveGrid
     acquisition: Acquisition
     room: Room
@@ -90,7 +93,8 @@ class Scorer:
     ) -> Float[np.ndarray, "row"]:
         """The acquisition value of every configuration: the grid's, those added, the fresh ones.
 
-        Evaluations under way count as in `AbstractSourcePosterior.condition`.
+        Evaluations under way count as in `AbstractSourcePosterior.condition`. Task regression
+        predicts at most `PREDICTED` epochs of each, spread evenly on a logarithmic axis.
 
         Args:
             fresh: features of candidates that are not known yet.
@@ -107,17 +111,27 @@ class Scorer:
         rows = np.r_[: size + len(progress.added), first : first + len(fresh)]
         of_rows = np.zeros((first + len(candidates), remaining.shape[1]), bool)
         of_rows[rows] = remaining
-        values, finite = candidate_values(
+        kept = self._predicted
+        compute = candidate_values if kept is None else quick_candidate_values
+        values, finite = compute(
             self.source,
             added,
             candidates,
             self._observations(progress),
             Observations.of(under_way, padded_size(len(under_way), room.pending), self._dtype),
-            of_rows,
+            of_rows if kept is None else of_rows[:, kept],
             self.acquisition,
+            kept,
         )
         require_finite(finite)
         return np.asarray(values)[rows]
+
+    @property
+    def _predicted(self) -> Int[np.ndarray, "kept"] | None:
+        """Positions of the epochs that values are computed from; None for all."""
+        if not isinstance(self.source, TaskRegressionPosterior):
+            return None
+        return thinned(len(self.grid.epochs), PREDICTED)
 
     @property
     def _dtype(self) -> jnp.dtype:
@@ -138,7 +152,7 @@ class Scorer:
 
 @eqx.filter_jit
 def condition(
-    source: AbstractSourcePosterior | Mixture,
+    source: AnySourcePosterior,
     added: Float[Array, "added feature"],
     observations: Observations,
 ) -> TargetPosterior:
@@ -146,21 +160,26 @@ def condition(
     return source.condition(observations, added)
 
 
-@eqx.filter_jit
-def candidate_values(
-    source: AbstractSourcePosterior | Mixture,
+def _candidate_values(
+    source: AnySourcePosterior,
     added: Float[Array, "added feature"],
     candidates: Float[Array, "candidate feature"],
     observations: Observations,
     pending: Observations,
     remaining: Bool[np.ndarray, "row epoch"],
     acquisition: Acquisition,
+    epochs: Int[np.ndarray, "kept"] | None,
 ) -> tuple[Float[Array, "row"], Bool[Array, ""]]:
     """Acquisition values of grid, added and candidates, and whether the posterior is finite."""
     off_grid = jnp.concatenate([added, candidates])
-    posterior = source.condition(observations, off_grid, pending, observable=len(added))
+    some: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    posterior = source.condition(observations, off_grid, pending, observable=len(added), **some)
     values = acquisition_values(posterior, observations, jnp.asarray(remaining), acquisition)
     return values, jnp.isfinite(posterior.variance).all()
+
+
+candidate_values = eqx.filter_jit(_candidate_values)
+quick_candidate_values = quick_jit(_candidate_values)
 
 
 def padded_size(count: int, least: int) -> int:

@@ -36,10 +36,11 @@ class State:
 
     Attributes:
         added: the configurations behind those of the sources.
-        told: (configuration, epoch, score), configurations by number.
+        told: (configuration, epoch, metric), configurations by number.
         pending: (configuration, epoch) of the trials under way.
         failed, stopped: the configurations given up.
         asked: how many trials were asked for.
+        unit: of what was told: "metric", or in files of earlier versions "score".
     """
 
     added: list[dict[str, Any]] = field(default_factory=list)
@@ -48,6 +49,7 @@ class State:
     failed: list[int] = field(default_factory=list)
     stopped: list[int] = field(default_factory=list)
     asked: int = 0
+    unit: str = "metric"
 
     def latest(self, number: int) -> int:
         """The latest epoch of a configuration that was told, 0 for none."""
@@ -58,7 +60,7 @@ class State:
         self.pending = [trial for trial in self.pending if trial[0] != number or trial[1] > epoch]
 
     def checked(self, sources: LearningCurves) -> "State":
-        """The same state, with the values of configurations as the sources' space has them.
+        """The same state, with the metric, and values of configurations as the space has them.
 
         Raises:
             ValueError: it is not of a tuner with these sources: a configuration is not legal, a
@@ -76,7 +78,10 @@ class State:
             if not np.isfinite(score) or cells.count((number, epoch)) > 1:
                 what = "is told twice" if np.isfinite(score) else f"is {score}"
                 raise ValueError(f"the score of configuration {number}, epoch {epoch} {what}")
-        return replace(self, added=added)
+        told = self.told
+        if self.unit == "score":
+            told = [(n, e, float(sources.outcome.inverse(score))) for n, e, score in told]
+        return replace(self, added=added, told=told, unit="metric")
 
 
 class Saved(NamedTuple):
@@ -116,8 +121,10 @@ def read(path: Path) -> Saved:
             arrays = [file[f"fit{index}"] for index in range(len(file.files) - 2)]
         for name in ("told", "pending"):
             entries[name] = [tuple(entry) for entry in entries[name]]
+        entries.setdefault("unit", "score")
         name, keywords = settings["acquisition"]
         settings["acquisition"] = [_current_name(name), keywords]
+        settings.setdefault("model", "multi_task")  # the only one of earlier versions
         return Saved(settings, State(**entries), arrays)
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError) as error:
         raise ValueError(f"{path} is not the state of a tuner: {error}") from error

@@ -15,16 +15,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, PRNGKeyArray
 
 from amt.curves import LearningCurves
-from amt.gp.grid import CurveGrid
-from amt.gp.model import MultiTaskGP, select_solver
 from amt.gp.observations import TargetPosterior
-from amt.inference import INFERENCE, Fit, Fitted
-from amt.search.acquisition import (
-    ACQUISITIONS,
-    Acquisition,
-    get_acquisition,
-    upper_confidence_bound,
-)
+from amt.inference import INFERENCE, Fitted
+from amt.search.acquisition import ACQUISITIONS, RULES, Acquisition, get_acquisition
 from amt.search.candidates import (
     Candidates,
     check_within,
@@ -32,7 +25,19 @@ from amt.search.candidates import (
     draw,
     neighbours,
 )
-from amt.search.fitting import as_key, check_options, fit_sources, source_posterior
+from amt.search.failures import failed_score
+from amt.search.fitting import (
+    DEFAULT_MODEL,
+    as_key,
+    as_modelled,
+    check_options,
+    fit_sources,
+    model_of,
+    require_model,
+    source_grid,
+    source_posterior,
+    unfitted,
+)
 from amt.search.rule import recommend
 from amt.search.scoring import Progress, Room, Scorer
 from amt.search.state import (
@@ -91,19 +96,22 @@ class Tuner:
     best = tuner.configs[tuner.recommend()]
     ```
 
-    The model is learned once, from the sources; every score told updates the similarity of the
-    target to each source and the posterior, exactly. Configurations are numbered: those of the
-    sources, then others in the order in which `ask` proposed or `add` gave them.
+    The model is learned once, from the sources; every metric told updates the similarity of the
+    target to each source and the posterior, exactly. `tell` takes the metric as it was measured,
+    an accuracy or a loss, and `outcome` is what makes the scores of it that the model sees.
+    Configurations are numbered: those of the sources, then others in the order in which `ask`
+    proposed or `add` gave them.
 
     Several trials can be under way at once: one that was asked for counts as observed at its
     posterior mean until it is told (`AbstractSourcePosterior.condition`), and is not asked for
     again before that. Scores can be told in any order, of any epochs of the sources, and of trials
     that were not asked for.
 
-    Candidates are the configurations known so far, `samples` random ones, and then, `refinements`
-    times, as many neighbours of those with the best acquisition values (ConfigSpace's one-exchange
-    neighbourhood, which respects conditions and forbidden clauses): the local search of Hutter,
-    Hoos, Leyton-Brown (2011), section 4.3. They follow from the key and the number of times asked.
+    Candidates are the configurations known so far, and at every other time `samples` random ones
+    and then, `refinements` times, as many neighbours of those with the best acquisition values
+    (ConfigSpace's one-exchange neighbourhood, which respects conditions and forbidden clauses): the
+    local search of Hutter, Hoos, Leyton-Brown (2011), section 4.3. So half of the epochs at least
+    go to what is known. They follow from the key and the number of times asked.
 
     With `state`, a method that changes something writes it to that file before it returns, and a
     tuner made with the same arguments goes on from there. It is an npz file without pickles
@@ -112,8 +120,10 @@ class Tuner:
     Args:
         sources: past tasks, their curves complete or not.
         key: for the starting points of the fit and for candidates; a key, or the seed of one.
+        model: a name in `amt.search.fitting.MODELS`; by default task regression.
         space: where to look, by default in the sources' space; it can be narrower, not wider.
-        acquisition: a function of `amt.search.acquisition`, or its name in `ACQUISITIONS`.
+        acquisition: a function of `amt.search.acquisition`, or its name in `ACQUISITIONS`; by
+            default that of the model in `RULES`.
         fit: a fit to these sources (`fit_sources`) by any inference, instead of a new one. Over
             draws of "nuts" or "svi", acquisition values and means are averaged.
         continuous: whether to look beyond the sources' configurations and those added.
@@ -124,10 +134,11 @@ class Tuner:
     Attributes:
         configs: the configurations by number.
         fit: the model and how the fit went.
+        outcome: from the metric to the scores that the model sees.
 
     Raises:
-        KeyError: no such inference, kernel or acquisition function; the message lists those there
-            are.
+        KeyError: no such model, inference, kernel or acquisition function; the message lists those
+            that there are.
         ValueError: the space is not within the sources', there is no such option, the inference
             has to be run before, or the file is no state of a tuner, or one of other arguments;
             the message says which.
@@ -139,8 +150,9 @@ class Tuner:
         sources: LearningCurves,
         key: PRNGKeyArray | int,
         *,
+        model: str | None = None,
         space: ConfigurationSpace | None = None,
-        acquisition: Acquisition | str = upper_confidence_bound,
+        acquisition: Acquisition | str | None = None,
         fit: Fitted | None = None,
         dtype: DTypeLike = jnp.float64,
         continuous: bool = True,
@@ -150,12 +162,17 @@ class Tuner:
         **options: Any,
     ):
         key = as_key(key)
-        grid = CurveGrid.of(sources, dtype)
+        if fit is not None:
+            model = model_of(fit)
+        model = require_model(DEFAULT_MODEL if model is None else model)
+        self._modelled = as_modelled(sources, model)
+        self.outcome = self._modelled.outcome
+        grid = source_grid(self._modelled, model, dtype)
         self._sources, self._encode = sources, Encoder(sources.space)
         self._space = deepcopy(sources.space if space is None else space)
         if space is not None:
             check_within(self._space, sources.space)
-        acquisition = get_acquisition(acquisition)
+        acquisition = get_acquisition(RULES[model] if acquisition is None else acquisition)
         self._continuous, self._samples, self._refinements = continuous, samples, refinements
         self._epochs = sources.epochs
         self._position = {epoch: index for index, epoch in enumerate(sources.epochs.tolist())}
@@ -169,11 +186,12 @@ class Tuner:
             "continuous": continuous,
             "samples": samples,
             "refinements": refinements,
+            "model": model,
             "options": options,
             "fit": None if fit is None else digest(*arrays_of(fit)),
         }
         if fit is None:
-            check_options(**options)
+            check_options(model=model, **{k: v for k, v in options.items() if k != "solver"})
             _require_live(options)
         self._path = None if state is None else Path(state).expanduser()
         if self._path is not None and not self._path.parent.is_dir():
@@ -183,10 +201,12 @@ class Tuner:
         self._state = State()
         self.fit: Any = fit
         if self._path is not None and self._path.exists():
-            structure = _unfitted(sources, grid, key, dtype, options) if fit is None else fit
+            structure = fit
+            if fit is None:
+                structure = unfitted(sources, key, model=model, dtype=dtype, **options)
             self._state, self.fit = load(self._path, self._settings, structure, sources)
         elif fit is None:
-            self.fit, _ = fit_sources(sources, key, dtype=dtype, **options)
+            self.fit, _ = fit_sources(sources, key, model=model, dtype=dtype, **options)
         self._scorer = Scorer(
             source_posterior(self.fit, grid),
             grid,
@@ -241,7 +261,7 @@ class Tuner:
             acquisition=acquisition,
             fit=fit,
             state=path,
-            **{n: settings[n] for n in ("dtype", "continuous", "samples", "refinements")},
+            **{n: settings[n] for n in ("model", "dtype", "continuous", "samples", "refinements")},
             **settings["options"],
         )
 
@@ -252,13 +272,13 @@ class Tuner:
 
     @property
     def told(self) -> tuple[tuple[int, int, float], ...]:
-        """Configuration, epoch and score of all that was told, in that order."""
+        """Configuration, epoch and metric of all that was told, in that order."""
         return tuple(self._state.told)
 
     def posterior(self) -> TargetPosterior:
         """Mean and variance of the target's noise-free score, of all configurations by number.
 
-        With a leading axis of components where the fit is of several models.
+        In units of `outcome`, and with a leading axis of components where there are several.
         """
         if self._posterior is None:
             self._posterior = self._scorer.posterior(self._progress())
@@ -272,9 +292,10 @@ class Tuner:
             RuntimeError: the same, but for those under way.
         """
         progress, remaining = self._progress(), self._remaining()
-        candidates, values = self._sample(), np.zeros(0)
+        explore = self._continuous and self._state.asked % 2 == 0
+        candidates, values = self._sample(explore), np.zeros(0)
         best, number, config = -np.inf, 0, None
-        for refinement in range(1 + self._refinements * self._continuous):
+        for refinement in range(1 + self._refinements * explore):
             if refinement:
                 candidates = self._neighbours(values, candidates, refinement)
             new = np.array([self._key(c) not in self._numbers for c in candidates.values], bool)
@@ -302,18 +323,18 @@ class Tuner:
         self._save()
         return self.pending[-1]
 
-    def tell(self, number: int, epoch: int, score: float) -> None:
-        """The score of a configuration after an epoch (one of the sources').
+    def tell(self, number: int, epoch: int, metric: float) -> None:
+        """The metric of a configuration after an epoch (one of the sources'), as it was measured.
 
         A trial that was asked for is under way until it has a score of the epoch asked for or of
         a later one.
 
         Raises:
-            ValueError: no such configuration or epoch, a score told before, or one that is not
+            ValueError: no such configuration or epoch, a metric told before, or one that is not
                 finite (for a run that diverged, see `fail`).
 
         Warns:
-            UserWarning: the score is far from all that the sources have.
+            UserWarning: the metric is far from all that the sources have.
         """
         where = f"configuration {number}, epoch {epoch}"
         if not 0 <= number < len(self.configs) or epoch not in self._position:
@@ -321,20 +342,23 @@ class Tuner:
                 f"{where} is not on the grid of configurations 0 to {len(self.configs) - 1} and "
                 f"epochs {self._epochs[0]} to {self._epochs[-1]}"
             )
-        if not np.isfinite(score):
-            raise ValueError(f"the score of {where} is {score}, not a finite number")
+        if not np.isfinite(metric):
+            raise ValueError(f"the score of {where} is {metric}, not a finite number")
         if any(told[:2] == (number, epoch) for told in self._state.told):
             raise ValueError(f"the score of {where} was told before")
-        unexpected = self._sources.unexpected(float(score))
+        unexpected = self._sources.unexpected(float(metric))
         if unexpected is not None:
             warnings.warn(f"the score of {where} {unexpected}", stacklevel=2)
-        self._state.told.append((int(number), int(epoch), float(score)))
+        self._state.told.append((int(number), int(epoch), float(metric)))
         self._state.end(number, epoch)
         self._posterior = None
         self._save()
 
     def fail(self, number: int) -> None:
         """The training of a configuration crashed: it is neither asked for again nor recommended.
+
+        To the model that is a bad last score (`amt.search.failures.failed_score`), from which it
+        learns to leave configurations that are like it.
 
         Raises:
             ValueError: no such configuration.
@@ -385,12 +409,18 @@ class Tuner:
 
     def _progress(self) -> Progress:
         """The history by positions on the grid."""
-        position = self._position
+        position, last = self._position, len(self._epochs) - 1
+        observed = [
+            (number, position[epoch], float(self.outcome.forward(metric)))
+            for number, epoch, metric in self._state.told
+        ]
+        if self._state.failed:
+            ended = {number for number, epoch, _ in observed if epoch == last}
+            bad = failed_score(self._modelled, [score for *_, score in observed])
+            observed += [(n, last, bad) for n in self._state.failed if n not in ended]
         return Progress(
             added=self._features[len(self.configs) - len(self._state.added) :],
-            observed=[
-                (number, position[epoch], score) for number, epoch, score in self._state.told
-            ],
+            observed=observed,
             pending=[(number, position[epoch]) for number, epoch in self._state.pending],
         )
 
@@ -409,6 +439,7 @@ class Tuner:
             raise ValueError(f"there are configurations 0 to {len(self.configs) - 1}, not {number}")
         if number not in given_up:
             given_up.append(int(number))
+            self._posterior = None
         self._state.end(number, self._epochs[-1])
         self._save()
 
@@ -427,9 +458,9 @@ class Tuner:
         self._posterior = None
         return len(self.configs) - 1
 
-    def _sample(self) -> Candidates:
-        """Random configurations, new ones after every `ASKS_A_DRAW` trials."""
-        if not self._continuous:
+    def _sample(self, explore: bool) -> Candidates:
+        """Random configurations, new ones after every `ASKS_A_DRAW` trials; or none."""
+        if not explore:
             return Candidates.of(self._space, [], self._encode)
         block = self._state.asked // ASKS_A_DRAW
         if self._random is None or self._random[0] != block:
@@ -468,21 +499,8 @@ class Tuner:
 
 def _require_live(options: Mapping[str, Any]) -> None:
     """Raise an error unless a tuner can fit with these options by itself."""
-    name = options.get("inference", "mle")
+    name = options.get("inference")
     if name in INFERENCE and not INFERENCE[name].live:
         raise ValueError(f"{name}: give what fit_sources made of it as `fit`")
     if "solver" in options:
         raise ValueError("a solver of your own: give what fit_sources made with it as `fit`")
-
-
-def _unfitted(
-    sources: LearningCurves,
-    grid: CurveGrid,
-    key: PRNGKeyArray,
-    dtype: DTypeLike,
-    options: Mapping[str, Any],
-) -> Fit:
-    """A fit of the structure that `fit_sources` gives, with the solver that it selects."""
-    model = MultiTaskGP.init(sources, key, dtype=dtype, **(options.get("kernels") or {}))
-    unknown = jnp.zeros(())
-    return Fit(model, unknown, unknown, unknown, unknown, select_solver(model, grid).solver)

@@ -57,7 +57,9 @@ FIT = {"steps": 60, "restarts": 2}
 def fitted(name):
     """A fit to the sources, their grid, and the target's curves."""
     sources, target = curves()
-    fit, grid = fit_sources(sources, jax.random.key(0), kernels=KERNELS[name], **FIT)
+    fit, grid = fit_sources(
+        sources, jax.random.key(0), model="multi_task", kernels=KERNELS[name], **FIT
+    )
     return fit, grid, jnp.asarray(target.scores[0])
 
 
@@ -107,18 +109,23 @@ def test_draws_that_are_all_one_model_are_asked_as_the_model(continuous):
 
 def test_inference_is_chosen_by_name():
     key = jax.random.key(0)
-    by_map = Tuner(curves()[0], key, inference="map", steps=4, continuous=False).fit
-    direct, _ = fit_sources(curves()[0], key, inference="map", steps=4)
+    options = {"model": "multi_task", "inference": "map", "steps": 4}
+    by_map = Tuner(curves()[0], key, continuous=False, **options).fit
+    direct, _ = fit_sources(curves()[0], key, **options)
     jax.tree.map(assert_array_equal, by_map, direct)
     with pytest.raises(ValueError, match="svi: give what fit_sources made of it as `fit`"):
-        Tuner(curves()[0], key, inference="svi")
+        Tuner(curves()[0], key, model="multi_task", inference="svi")
     with pytest.raises(ValueError, match="a solver of your own: give what fit_sources made"):
         Tuner(curves()[0], key, solver=Kronecker())
     for make in (fit_sources, Tuner):
         with pytest.raises(KeyError, match="no inference 'x'; there are mle, map"):
-            make(curves()[0], key, inference="x")
+            make(curves()[0], key, model="multi_task", inference="x")
+        with pytest.raises(KeyError, match="no model 'x'; there are task_regression, multi_task"):
+            make(curves()[0], key, model="x")
+        with pytest.raises(ValueError, match="has model='multi_task' alone"):
+            make(curves()[0], key, inference="map")
     with pytest.raises(ValueError, match="svgp has no choice of a solver"):
-        fit_sources(curves()[0], key, inference="svgp", solver=Kronecker())
+        fit_sources(curves()[0], key, model="multi_task", inference="svgp", solver=Kronecker())
 
 
 @pytest.mark.parametrize(
@@ -130,7 +137,12 @@ def test_a_tuner_takes_the_fit_of_any_inference(inference, options, tmp_path):
     sources, _ = curves()
     kernels = KERNELS["others"]
     fit, grid = fit_sources(
-        sources, jax.random.key(0), inference=inference, kernels=kernels, **options
+        sources,
+        jax.random.key(0),
+        model="multi_task",
+        inference=inference,
+        kernels=kernels,
+        **options,
     )
     path = tmp_path / "state.npz"
     tuner = new_tuner(fit=fit, continuous=True, state=path)
@@ -192,7 +204,8 @@ def test_tuner_and_simulation_do_the_same(name, acquisition):
 
 def test_a_tuner_fits_the_sources_itself():
     sources, _ = curves()
-    tuner = Tuner(sources, jax.random.key(0), kernels=KERNELS["others"], **FIT)
+    options = {"model": "multi_task", "kernels": KERNELS["others"], **FIT}
+    tuner = Tuner(sources, jax.random.key(0), **options)
     values = tuner.fit.log_likelihood
     assert_array_equal(values, fitted("others")[0].log_likelihood)
     assert values.shape == (2, 60)
@@ -425,7 +438,7 @@ def test_incomplete_sources_and_a_search_off_their_grid(tmp_path):
     sources = dataclasses.replace(every, scores=scores)
     state = tmp_path / "state.npz"
     kernels = {"config": "matern", "task": "icm", "noise": "task", "nugget": True}
-    options = {"kernels": kernels, "state": state, **FIT}
+    options = {"model": "multi_task", "kernels": kernels, "state": state, **FIT}
     tuner = Tuner(sources, jax.random.key(0), **options)
     for _ in range(16):
         tuner.ask()
@@ -546,7 +559,13 @@ def test_a_fitted_model_is_read_from_the_file(tmp_path, monkeypatch):
     sources, _ = curves()
     path = tmp_path / "state.npz"
     acquisition = partial(upper_confidence_bound, beta=0.5)
-    options = {"kernels": KERNELS["others"], "acquisition": acquisition, "state": path, **FIT}
+    options = {
+        "model": "multi_task",
+        "kernels": KERNELS["others"],
+        "acquisition": acquisition,
+        "state": path,
+        **FIT,
+    }
     first = Tuner(sources, jax.random.key(3), **options)
     trial = first.ask()
     first.tell(trial.number, trial.epoch, 0.7)

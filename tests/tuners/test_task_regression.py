@@ -1,13 +1,12 @@
 """The tuner of task regression, run as an experiment runs it."""
 
+import dataclasses
+
 import numpy as np
-import pytest
 
 from amt.evaluation.experiment import Experiment
 from amt.evaluation.splits import make_cells, make_splits
-from amt.outcome import ArcsineOutcome, Outcome
-from amt.tuners import TUNERS, HostProblem
-from amt.tuners.task_regression import transform_of
+from amt.tuners import TUNERS
 from tests.problems import small_curves
 
 
@@ -30,21 +29,11 @@ def test_it_names_a_good_configuration_before_the_first_epoch_and_forecasts():
     assert trajectory.forecast.coverage90.mean() > 0.7
 
 
-@pytest.mark.parametrize(
-    ("scores", "minimise", "arcsine"),
-    [(lambda u: u, False, True), (lambda u: 2 * u, False, False), (lambda u: u, True, False)],
-)
-def test_accuracies_alone_are_transformed(scores, minimise, arcsine):
-    curves = small_curves()
-    unit = (curves.scores - curves.scores.min()) / np.ptp(curves.scores)
-    metric = scores(unit)
-    outcome = Outcome.fit(metric, minimise=minimise)
-    curves = curves.__class__(
-        configs=curves.configs,
-        space=curves.space,
-        tasks=curves.tasks,
-        scores=outcome.forward(metric),
-        outcome=outcome,
-    )
-    transform = transform_of(HostProblem("made up", curves, 3))
-    assert isinstance(transform, ArcsineOutcome) == arcsine
+def test_sources_that_are_not_complete_will_do():
+    curves = small_curves(8, num_configs=12, num_epochs=4)
+    scores = curves.scores.copy()
+    scores[0, 3, 2:] = scores[1, 5] = np.nan
+    curves = dataclasses.replace(curves, scores=scores)
+    cells = make_cells(make_splits("made up", curves, kind="leave_one_out", pair=[4, 5], repeat=0))
+    result = Experiment(budget=10).run(TUNERS["task_regression"].make(), cells)
+    assert np.isfinite(result.trajectory.forecast.log_density).all()

@@ -38,7 +38,9 @@ from amt.gp.grid import CurveGrid
 from amt.gp.noise import SeparableNoise
 from amt.gp.task_regression.course import Course
 from amt.gp.task_regression.likelihood import Residual, feature_gram, leave_one_out
-from amt.gp.task_regression.target import TargetPrior
+from amt.gp.task_regression.mixture import Components
+from amt.gp.task_regression.surface import Interpolation, Surface
+from amt.gp.task_regression.target import Product, TargetPrior
 from amt.kernels import make_kernel
 from amt.linalg import cholesky, eigh
 from amt.parameters import parameter
@@ -86,6 +88,7 @@ class TaskRegression(eqx.Module):
     Attributes:
         config, fidelity: kernels of h.
         trend, own: kernels of u and d, without their scales.
+        surface: how curves differ among the configurations of a source.
         noise: of one task.
         level: s_o.
         similarity: omega.
@@ -98,6 +101,7 @@ class TaskRegression(eqx.Module):
     fidelity: Kernel
     trend: Kernel
     own: Kernel
+    surface: Surface
     noise: SeparableNoise
     level: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-0.5, 1.0))
     similarity: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-0.5, 1.0))
@@ -121,10 +125,11 @@ class TaskRegression(eqx.Module):
         """A starting point for learning from `sources`; kernels by their names in `KERNELS`.
 
         Args:
+            config: of h, and of the surface.
             fidelity: of h; by default a `Course`.
         """
         dtype = require_dtype(dtype)
-        keys = jax.random.split(key, 4)
+        keys = jax.random.split(key, 5)
 
         def deviation(log: float) -> Float[Array, ""]:
             return jnp.exp(jnp.asarray(log, dtype))
@@ -136,6 +141,9 @@ class TaskRegression(eqx.Module):
             else make_kernel("fidelity", fidelity, sources, keys[1], dtype),
             trend=Course.init(keys[2], dtype),
             own=Course.init(keys[3], dtype),
+            surface=Surface(
+                make_kernel("config", config, sources, keys[4], dtype), jnp.full((), 0.6, dtype)
+            ),
             noise=SeparableNoise(jnp.full((1,), jnp.exp(-4.0), dtype), jnp.ones((), dtype)),
             level=deviation(-0.5),
             similarity=deviation(-0.5),
@@ -195,25 +203,43 @@ class TaskRegression(eqx.Module):
         return Features(values, root.at[1 + kept :, 1 + kept :].set(weights))
 
     def target_prior(self, grid: CurveGrid) -> TargetPrior:
-        """The prior of a target, given the curves of all source tasks."""
+        """The prior of a target on the sources' grid, given their curves."""
         tasks = CommonScale.of(grid.scores)
+        count, size = len(tasks.level), len(grid.features)
         level, scale = jnp.mean(tasks.level), jnp.mean(tasks.scale)
-        features = self.features(tasks.curves, grid.epochs, len(tasks.level))
+        features = self.features(tasks.curves, grid.epochs, count)
+        weighted = features.root[-count:, -count:].T
         residual, epochs = self.residual_covariance(grid), grid.epochs
-        # The trend is carried whole, not by its largest functions.
-        kept = len(features.values) - len(tasks.level)
-        rows = jnp.r_[:1, kept : len(features.values)]
-        root = features.root[rows][:, rows]
-        variance = jnp.square(scale)
-        noise = self.noise_variance(epochs)
+        variance, noise = jnp.square(scale), self.noise_variance(grid.epochs)
+
+        interpolation = Interpolation.of(self.surface, grid.features)
+        shared = jnp.mean(tasks.curves, 0)
+        of_shared = interpolation.covariance_of_epochs(shared)
+        of_tasks = jax.vmap(interpolation.covariance_of_epochs)(tasks.curves - shared)
+        of_tasks = jnp.sum(of_tasks, 0) / max(count - 1, 1)
+        # E (sum_t w_t)^2 and E sum_t w_t^2.
+        moved, total = jnp.square(self.similarity), jnp.square(self.common)
+        of_error = (1 + moved + total) * of_shared + (1 / count + moved + total / count) * of_tasks
+        surface = interpolation.factor @ interpolation.factor.T
+        error = jnp.zeros(size, surface.dtype)
+        if grid.variance is not None:
+            doubt = jnp.mean(grid.variance, 2) / jnp.square(tasks.scale)[:, None]
+            error = jnp.sum(doubt, 0) * (1 / count + moved + total / count) / count
+            error /= jnp.maximum(jnp.mean(jnp.diagonal(of_error)), jnp.finfo(error.dtype).tiny)
+        course = jnp.square(self.course) * self.trend(epochs, epochs) + jnp.square(self.level)
         return TargetPrior(
-            mean=level + scale * jnp.mean(tasks.curves, 0),
-            weighted=scale * jnp.tensordot(root.T, features.values[rows], 1),
-            config=residual.config,
-            fidelity=variance * residual.fidelity,
-            course=variance * jnp.square(self.course) * self.trend(epochs, epochs),
+            mean=level + scale * shared,
+            typical=level + scale * jnp.mean(shared, 0),
+            weighted=scale * jnp.tensordot(weighted, tasks.curves, 1),
+            course=variance * course,
+            error=Product(jnp.diag(error), error, variance * of_error),
+            residual=Product(
+                residual.config, jnp.diagonal(residual.config), variance * residual.fidelity
+            ),
             own=variance * (residual.own - jnp.diag(noise)),
+            surface=Product(surface, jnp.diagonal(surface), variance * (of_shared + of_tasks)),
             noise=variance * noise,
+            components=Components.of(surface.dtype),
         )
 
     def log_likelihood(self, grid: CurveGrid) -> Float[Array, "task"]:

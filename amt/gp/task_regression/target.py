@@ -1,20 +1,27 @@
-r"""A target in task regression: its prior from the sources, and conditioning one score at a time.
+r"""A target in task regression: its prior from the sources, and conditioning on its scores.
 
-In the model of `amt.gp.task_regression.model` the prior of a target's curves is normal, with the
-mean \(\bar a + \bar b\, T^{-1} \sum_t Z_t\) and the covariance
+In the model of `amt.gp.task_regression.model` the prior of a target's curves is a mixture of normal
+ones (`amt.gp.task_regression.mixture`). That of component k has the mean \(m_k\) and a covariance
+that is a weighted sum of four parts,
 
-\[ k\big((c, e), (c', e')\big) = \sum_i \Phi_{ice} \Phi_{ic'e'} + K_C(c, c') K_E(e, e')
-   + K_u(e, e') + 1[c = c'] K_d(e, e'), \]
+\[ \begin{aligned}
+   \text{course}   &: K_u(e, e'), &
+   \text{transfer} &: \sum_i \Phi_{ice} \Phi_{ic'e'} + \kappa(c, c') V_\kappa(e, e'), \\
+   \text{residual} &: K_C(c, c') K_E(e, e') + 1[c = c'] K_d(e, e'), &
+   \text{surface}  &: R(c, c') V(e, e'),
+   \end{aligned} \]
 
-\(\Phi\) being the features times a root of the prior covariance of their weights: the weights are
-integrated out. Given n scores, the covariance is \(k - A^\top A\), with a row of A for each score,
-and one more score of the cell i adds the row
+\(\Phi\) being the sources' curves times a root of the prior covariance of their weights, which are
+integrated out, and \(\kappa \otimes V_\kappa\) the error of the sources' curves themselves, at
+configurations that they do not have, or of which scores were filled in. Given n scores, the
+covariance is \(k - A^\top A\), with a row of A for each score, and one more score of the cell i
+adds the row
 
 \[ a = \frac{k(\cdot, i) - A^\top A_{\cdot i}}{\sqrt{k(i, i) - A_{\cdot i}^\top A_{\cdot i}
    + \sigma^2_i}}, \]
 
 so that a query costs O(n C E + r C E), and never a factorisation. The predictive density of each
-score comes with it, which is what mixtures are weighted by.
+score comes with it, which components are weighted by.
 
 Source: Rasmussen and Williams (2006), section 2.2; a row of A is one of an incremental Cholesky
 factorisation.
@@ -22,48 +29,151 @@ factorisation.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Int
+
+from amt.gp.observations import Observations, TargetPosterior
+from amt.gp.task_regression.mixture import Components
+from amt.linalg import cholesky, solve_lower
+
+
+class Product(NamedTuple):
+    """A covariance of configurations times one of epochs.
+
+    Attributes:
+        config: of the configurations that can have scores with all.
+        variance: of each configuration.
+        epochs: of the epochs.
+    """
+
+    config: Float[Array, "observable config"]
+    variance: Float[Array, "config"]
+    epochs: Float[Array, "epoch epoch"]
+
+    def column(self, config: Int[Array, ""], epoch: Int[Array, ""]) -> Float[Array, "config epoch"]:
+        """Covariance of one configuration and epoch with all."""
+        return self.config[config][:, None] * self.epochs[epoch]
+
+    def among(self, config: Int[Array, "obs"], epoch: Int[Array, "obs"]) -> Float[Array, "o o"]:
+        """Covariance among some configurations at an epoch each."""
+        return self.config[config][:, config] * self.epochs[epoch][:, epoch]
+
+    def diagonal(self) -> Float[Array, "config epoch"]:
+        """Variance of each configuration and epoch."""
+        return self.variance[:, None] * jnp.diagonal(self.epochs)
 
 
 class TargetPrior(NamedTuple):
     """The prior of a target's curves of the module docstring, in units of the scores.
 
     Attributes:
-        mean: of each configuration and epoch.
+        mean: with transfer, of each configuration and epoch.
+        typical: without transfer, of each epoch.
         weighted: Phi.
-        config, fidelity, course, own: K_C, K_E, K_u and K_d.
+        course: K_u, the unknown level of the task included.
+        error, residual, surface: the products of the module docstring.
+        own: K_d.
         noise: variance of each epoch.
+        components: factors of all of it.
     """
 
     mean: Float[Array, "config epoch"]
+    typical: Float[Array, "epoch"]
     weighted: Float[Array, "row config epoch"]
-    config: Float[Array, "config config"]
-    fidelity: Float[Array, "epoch epoch"]
     course: Float[Array, "epoch epoch"]
+    error: Product
+    residual: Product
     own: Float[Array, "epoch epoch"]
+    surface: Product
     noise: Float[Array, "epoch"]
+    components: Components
 
-    def variance(self) -> Float[Array, "config epoch"]:
-        """Prior variance of each configuration and epoch."""
-        of_epoch = jnp.diagonal(self.course) + jnp.diagonal(self.own)
-        residual = jnp.diagonal(self.config)[:, None] * jnp.diagonal(self.fidelity)
-        return jnp.sum(jnp.square(self.weighted), 0) + residual + of_epoch
+    def means(self) -> Float[Array, "component config epoch"]:
+        """Prior mean of each component."""
+        return self.typical + self.components.transfer[:, None, None] * (self.mean - self.typical)
 
-    def covariance(self, config: Int[Array, ""], epoch: Int[Array, ""]) -> Float[Array, "c e"]:
-        """Prior covariance of one configuration and epoch with all."""
-        shared = jnp.tensordot(self.weighted[:, config, epoch], self.weighted, 1)
-        shared += self.config[config][:, None] * self.fidelity[epoch] + self.course[epoch]
-        return shared.at[config].add(self.own[epoch])
+    def noises(self) -> Float[Array, "component epoch"]:
+        """Noise variance of each component."""
+        return self.components.noise[:, None] * self.noise
 
-    def scaled(self, noise: float, residual: float) -> "TargetPrior":
-        """The prior with standard deviations of noise, and of h and d, times a factor each."""
-        return self._replace(
-            noise=self.noise * noise**2,
-            fidelity=self.fidelity * residual**2,
-            own=self.own * residual**2,
-        )
+    def columns(
+        self,
+        config: Int[Array, ""],
+        epoch: Int[Array, ""],
+        epochs: Int[Array, "kept"] | slice = slice(None),
+    ) -> Float[Array, "part config kept"]:
+        """Prior covariance of one configuration and epoch with all, part by part.
+
+        Args:
+            epochs: of the others, by position.
+        """
+        weighted = self.weighted[:, :, epochs]
+        transfer = jnp.tensordot(self.weighted[:, config, epoch], weighted, 1)
+        transfer += self.error.column(config, epoch)[:, epochs]
+        residual = self.residual.column(config, epoch).at[config].add(self.own[epoch])[:, epochs]
+        course = jnp.broadcast_to(self.course[epoch, epochs], transfer.shape)
+        surface = self.surface.column(config, epoch)[:, epochs]
+        return jnp.stack([course, transfer, residual, surface])
+
+    def variances(self) -> Float[Array, "component config epoch"]:
+        """Prior variance of each component."""
+        transfer = jnp.sum(jnp.square(self.weighted), 0) + self.error.diagonal()
+        residual = self.residual.diagonal() + jnp.diagonal(self.own)
+        course = jnp.broadcast_to(jnp.diagonal(self.course), transfer.shape)
+        parts = jnp.stack([course, transfer, residual, self.surface.diagonal()])
+        return jnp.tensordot(self.components.parts, parts, 1)
+
+    def among(self, config: Int[Array, "obs"], epoch: Int[Array, "obs"]) -> Float[Array, "p o o"]:
+        """Prior covariance among some configurations at an epoch each, part by part."""
+        features = self.weighted[:, config, epoch].T
+        transfer = features @ features.T + self.error.among(config, epoch)
+        own = jnp.where(config[:, None] == config, self.own[epoch][:, epoch], 0)
+        residual = self.residual.among(config, epoch) + own
+        course = self.course[epoch][:, epoch]
+        return jnp.stack([course, transfer, residual, self.surface.among(config, epoch)])
+
+    def condition(
+        self,
+        observations: Observations,
+        pending: Observations | None = None,
+        epochs: Int[Array, "kept"] | None = None,
+    ) -> TargetPosterior:
+        """The posterior given all scores at once, by one factorisation of each component.
+
+        Args:
+            pending: evaluations under way; see `AbstractSourcePosterior.condition`.
+            epochs: positions of those to predict; None for all.
+        """
+        at, under_way = observations.with_pending(pending)
+        kept = jnp.arange(len(self.noise)) if epochs is None else epochs
+        told = at.mask
+        used = told if under_way is None else told | under_way
+        parts = jax.vmap(lambda c, e: self.columns(c, e, kept), out_axes=1)(at.config, at.epoch)
+        among, factors = self.among(at.config, at.epoch), self.components.parts
+        both = used[:, None] & used
+
+        def of_component(component: tuple[Array, ...]) -> tuple[Array, ...]:
+            mean, variance, factors, noise = component
+            gram = jnp.where(both, jnp.tensordot(factors, among, 1), 0)
+            factor = cholesky(gram + jnp.diag(jnp.where(used, noise[at.epoch], 1)))
+            residual = jnp.where(told, at.score - mean[at.config, at.epoch], 0)
+            # At its posterior mean, an evaluation under way is no surprise.
+            surprise = jnp.where(told, solve_lower(factor, residual[:, None])[:, 0], 0)
+            cross = jnp.where(used[:, None, None], jnp.tensordot(factors, parts, 1), 0)
+            half = solve_lower(factor, cross.reshape(len(cross), -1)).reshape(cross.shape)
+            density = norm.logpdf(surprise) - jnp.log(jnp.diagonal(factor))
+            return (
+                mean[:, kept] + jnp.tensordot(surprise, half, 1),
+                jnp.maximum(variance[:, kept] - jnp.sum(jnp.square(half), 0), 0),
+                jnp.sum(jnp.where(told, density, 0)),
+            )
+
+        components = self.means(), self.variances(), factors, self.noises()
+        mean, variance, log_density = jax.lax.map(of_component, components)
+        log_weights = jax.nn.log_softmax(self.components.log_weight + log_density)
+        return TargetPosterior(mean, variance, log_weights)
 
 
 class TargetState(NamedTuple):
@@ -73,44 +183,49 @@ class TargetState(NamedTuple):
         mean, variance: of the noise-free score of each configuration and epoch.
         rows: A of the module docstring; rows of zeros are of no score.
         log_density: log predictive density of all scores, each given those before it.
+        count: of the updates so far, those without a score included.
     """
 
-    mean: Float[Array, "config epoch"]
-    variance: Float[Array, "config epoch"]
-    rows: Float[Array, "obs config epoch"]
-    log_density: Float[Array, ""]
+    mean: Float[Array, "component config epoch"]
+    variance: Float[Array, "component config epoch"]
+    rows: Float[Array, "component obs config epoch"]
+    log_density: Float[Array, "component"]
+    count: Int[Array, ""]
 
     @classmethod
     def init(cls, prior: TargetPrior, capacity: int) -> "TargetState":
-        """Start without scores, with room for `capacity`."""
-        dtype = prior.mean.dtype
-        rows = jnp.zeros((capacity, *prior.mean.shape), dtype)
-        return cls(prior.mean, prior.variance(), rows, jnp.zeros((), dtype))
+        """Start without scores, with room for `capacity` updates."""
+        mean, variance = prior.means(), prior.variances()
+        size, *shape = mean.shape
+        rows = jnp.zeros((size, capacity, *shape), mean.dtype)
+        return cls(mean, variance, rows, jnp.zeros(size, mean.dtype), jnp.zeros((), int))
 
     def update(
         self,
         prior: TargetPrior,
-        row: Int[Array, ""],
         config: Int[Array, ""],
         epoch: Int[Array, ""],
         score: Float[Array, ""],
         observed: Bool[Array, ""] | bool = True,
     ) -> "TargetState":
-        """Condition on one more score.
-
-        Args:
-            row: of A that is to be filled.
-            observed: False for no score, which changes nothing.
-        """
-        before = jnp.tensordot(self.rows[:, config, epoch], self.rows, 1)
-        covariance = prior.covariance(config, epoch) - before
-        deviation = jnp.sqrt(covariance[config, epoch] + prior.noise[epoch])
-        added = jnp.where(observed, covariance / deviation, 0)
-        surprise = jnp.where(observed, (score - self.mean[config, epoch]) / deviation, 0)
+        """Condition on one more score; not `observed`, it changes nothing."""
+        columns = jnp.tensordot(prior.components.parts, prior.columns(config, epoch), 1)
+        before = jnp.einsum("kn,knce->kce", self.rows[:, :, config, epoch], self.rows)
+        covariance = columns - before
+        deviation = jnp.sqrt(covariance[:, config, epoch] + prior.noises()[:, epoch])
+        added = jnp.where(observed, covariance / deviation[:, None, None], 0)
+        surprise = (score - self.mean[:, config, epoch]) / deviation
+        surprise = jnp.where(observed, surprise, 0)
         density = norm.logpdf(surprise) - jnp.log(deviation)
         return TargetState(
-            mean=self.mean + surprise * added,
+            mean=self.mean + surprise[:, None, None] * added,
             variance=jnp.maximum(self.variance - jnp.square(added), 0),
-            rows=self.rows.at[row].set(added),
+            rows=self.rows.at[:, self.count].set(added),
             log_density=self.log_density + jnp.where(observed, density, 0),
+            count=self.count + 1,
         )
+
+    def posterior(self, prior: TargetPrior) -> TargetPosterior:
+        """Marginals of the noise-free scores under each component, and the weights."""
+        log_weights = jax.nn.log_softmax(prior.components.log_weight + self.log_density)
+        return TargetPosterior(self.mean, self.variance, log_weights)

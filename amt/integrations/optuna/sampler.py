@@ -20,13 +20,20 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from amt.curves import LearningCurves
-from amt.gp.grid import CurveGrid
 from amt.inference import Fitted
 from amt.integrations.optuna.spaces import distributions_of_space
 from amt.precision import precision
-from amt.search.acquisition import Acquisition, get_acquisition, upper_confidence_bound
+from amt.search.acquisition import RULES, Acquisition, get_acquisition
 from amt.search.candidates import draw, plain_values
-from amt.search.fitting import fit_sources, source_posterior
+from amt.search.fitting import (
+    DEFAULT_MODEL,
+    as_modelled,
+    fit_sources,
+    model_of,
+    require_model,
+    source_grid,
+    source_posterior,
+)
 from amt.search.scoring import Progress, Room, Scorer
 from amt.space import Encoder, comparable, own_value
 
@@ -68,7 +75,9 @@ class AMTSampler(BaseSampler):
         sources: past tasks, such as `sources_from_studies` or a database of `amt.databases`, their
             curves complete or not.
         seed: of the fit and of what is random; the same in all workers of a study.
-        acquisition: a function of `amt.search.acquisition`, or its name in `ACQUISITIONS`.
+        model: a name in `amt.search.fitting.MODELS`; by default task regression.
+        acquisition: a function of `amt.search.acquisition`, or its name in `ACQUISITIONS`; by
+            default that of the model in `RULES`.
         space: search space of the new study where its ranges differ from the sources', with the
             same hyperparameters (`space_of_distributions`).
         candidates: how many random configurations are considered; 0 for those of the sources alone.
@@ -88,7 +97,8 @@ class AMTSampler(BaseSampler):
         sources: LearningCurves,
         *,
         seed: int = 0,
-        acquisition: Acquisition | str = upper_confidence_bound,
+        model: str | None = None,
+        acquisition: Acquisition | str | None = None,
         space: ConfigurationSpace | None = None,
         candidates: int = 256,
         resume: bool = False,
@@ -107,16 +117,21 @@ class AMTSampler(BaseSampler):
                 f"{', '.join(sorted(wanted))}"
             )
         self.fit: Any = fit
+        if fit is not None:
+            model = model_of(fit)
+        model = require_model(DEFAULT_MODEL if model is None else model)
+        modelled = as_modelled(sources, model)
+        self._outcome = modelled.outcome
         with precision(dtype):
-            grid = CurveGrid.of(sources, dtype)
+            grid = source_grid(modelled, model, dtype)
             if fit is None:
-                kernels = {"config": "matern"} if kernels is None else dict(kernels)
+                options["kernels"] = {"config": "matern"} if kernels is None else dict(kernels)
                 key = jax.random.key(seed)
-                self.fit, _ = fit_sources(sources, key, dtype=dtype, kernels=kernels, **options)
+                self.fit, _ = fit_sources(sources, key, model=model, dtype=dtype, **options)
             self._scorer = Scorer(
                 source_posterior(self.fit, grid),
                 grid,
-                get_acquisition(acquisition),
+                get_acquisition(RULES[model] if acquisition is None else acquisition),
                 Room(added=8, fresh=candidates, pending=8),
             )
         self._dtype = dtype
@@ -255,7 +270,7 @@ class AMTSampler(BaseSampler):
             trials.setdefault(at, []).append(other)
             reported.update(other.intermediate_values)
             observed += [
-                (at, self._steps[step], float(self._sources.outcome.forward(value)))
+                (at, self._steps[step], float(value))
                 for step, value in other.intermediate_values.items()
                 if step in self._steps and np.isfinite(value)
             ]
@@ -263,17 +278,16 @@ class AMTSampler(BaseSampler):
             if running and following < len(self._steps):
                 pending.append((at, following))
         observed = list(dict.fromkeys(observed))
-        self._warn(study, observed, reported)
+        self._warn(study, [value for *_, value in observed], reported)
+        observed = [(*cell, float(self._outcome.forward(value))) for *cell, value in observed]
         return StudyState(configs, position, trials, observed, pending, unplaced)
 
-    def _warn(
-        self, study: Study, observed: Sequence[tuple[int, int, float]], reported: set[int]
-    ) -> None:
+    def _warn(self, study: Study, values: Sequence[float], reported: set[int]) -> None:
         """Warn, once, of values that have no effect or can hardly be of the sources' metric."""
         messages = [
-            f"a score of study {study.study_name!r} {why}"
-            for *_, score in observed
-            if (why := self._sources.unexpected(score)) is not None
+            f"a value of study {study.study_name!r} {why}"
+            for value in values
+            if (why := self._sources.unexpected(value)) is not None
         ][:1]
         if reported and not reported & {*self._steps}:
             steps, theirs = (", ".join(map(str, sorted(s)[:5])) for s in (reported, self._steps))

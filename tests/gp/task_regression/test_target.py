@@ -1,4 +1,4 @@
-"""A target conditioned one score at a time, against dense algebra; and the mixture's weights."""
+"""A target conditioned on its scores, one by one and at once, against dense algebra."""
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax.scipy.stats import multivariate_normal
 
 from amt.gp.grid import CurveGrid
-from amt.gp.task_regression.mixture import MixturePrior, MixtureState
+from amt.gp.observations import Observations
 from amt.gp.task_regression.model import CommonScale, TaskRegression
 from amt.gp.task_regression.target import TargetPrior, TargetState
 from tests.gp.task_regression.test_likelihood import KEY, changed
@@ -20,7 +20,7 @@ TASKS, CONFIGS, EPOCHS, OBSERVED = 4, 6, 5, 7
 
 
 def dense_prior(model: TaskRegression, grid: CurveGrid) -> tuple[jax.Array, jax.Array]:
-    """Mean and covariance of a target's noise-free curves from the definition, written out."""
+    """Mean and covariance of a target's noise-free curves as learned, and without transfer."""
     tasks = CommonScale.of(grid.scores)
     residual = model.residual_covariance(grid)
     own = residual.own - jnp.diag(model.noise_variance(grid.epochs))
@@ -28,11 +28,24 @@ def dense_prior(model: TaskRegression, grid: CurveGrid) -> tuple[jax.Array, jax.
     curves = tasks.curves.reshape(TASKS, -1)
     weights = jnp.square(model.similarity) / TASKS * jnp.eye(TASKS)
     weights += jnp.square(model.common / TASKS)
-    covariance = jnp.kron(residual.config, residual.fidelity) + jnp.square(model.level)
-    covariance += jnp.kron(jnp.eye(CONFIGS), own) + curves.T @ weights @ curves
-    covariance += jnp.kron(jnp.ones((CONFIGS, CONFIGS)), course)
-    scale = tasks.scale.mean()
-    return tasks.level.mean() + scale * curves.mean(0), scale**2 * covariance
+    shared = jnp.kron(jnp.ones((CONFIGS, CONFIGS)), course) + jnp.square(model.level)
+    learned = shared + jnp.kron(residual.config, residual.fidelity) + curves.T @ weights @ curves
+    learned += jnp.kron(jnp.eye(CONFIGS), own)
+
+    share = model.surface.share
+    surface = share * model.surface.kernel(grid.features, grid.features)
+    surface += (1 - share) * jnp.eye(CONFIGS)
+    precision = jnp.linalg.inv(surface)
+    center = precision - precision.sum(0) * precision.sum(1)[:, None] / precision.sum()
+    mean = tasks.curves.mean(0)
+    epochs = jnp.einsum("ce,cd,df->ef", mean, center, mean) / (CONFIGS - 1)
+    apart = tasks.curves - mean
+    epochs += jnp.einsum("tce,cd,tdf->ef", apart, center, apart) / (CONFIGS - 1) / (TASKS - 1)
+    without = shared + jnp.kron(surface, epochs)
+
+    scale, level = tasks.scale.mean(), tasks.level.mean()
+    means = jnp.stack([mean, jnp.broadcast_to(mean.mean(0), mean.shape)]).reshape(2, -1)
+    return level + scale * means, scale**2 * jnp.stack([learned, without])
 
 
 @eqx.filter_jit
@@ -43,14 +56,15 @@ def problem(model: TaskRegression, grid: CurveGrid):
 
 @jax.jit
 def sequential(prior: TargetPrior, cells: jax.Array, scores: jax.Array, observed: jax.Array):
-    """The state after all scores, told one by one."""
+    """The state and the posterior after all scores, told one by one."""
 
     def tell(state, entry):
-        row, cell, score, told = entry
-        return state.update(prior, row, cell // EPOCHS, cell % EPOCHS, score, told), None
+        cell, score, told = entry
+        return state.update(prior, cell // EPOCHS, cell % EPOCHS, score, told), None
 
     state = TargetState.init(prior, len(cells))
-    return jax.lax.scan(tell, state, (jnp.arange(len(cells)), cells, scores, observed))[0]
+    state, _ = jax.lax.scan(tell, state, (cells, scores, observed))
+    return state, state.posterior(prior)
 
 
 def by_dense_algebra(mean, covariance, noise, cells, scores):
@@ -62,6 +76,9 @@ def by_dense_algebra(mean, covariance, noise, cells, scores):
     return after, variance, multivariate_normal.logpdf(scores, mean[cells], noisy)
 
 
+AS_LEARNED, WITHOUT = 4, 9  # components
+
+
 @given(seed=st.integers(0, 2**20), count=st.integers(0, OBSERVED))
 def test_one_score_at_a_time_is_all_at_once(seed, count):
     curves = small_curves(TASKS, CONFIGS, EPOCHS, seed=seed)
@@ -71,17 +88,27 @@ def test_one_score_at_a_time_is_all_at_once(seed, count):
     cells = rng.permutation(CONFIGS * EPOCHS)[:OBSERVED]
     told = rng.permutation(np.arange(OBSERVED) < count)
     scores = np.where(told, rng.normal(size=OBSERVED), np.nan)
-    state = sequential(prior, cells, scores, told)
-    mean, covariance = np.asarray(mean), np.asarray(covariance)
-    want = by_dense_algebra(mean, covariance, prior.noise, cells[told], scores[told])
-    np.testing.assert_allclose(state.mean.ravel(), want[0], rtol=1e-8, atol=1e-8)
-    np.testing.assert_allclose(state.variance.ravel(), want[1], rtol=1e-8, atol=1e-8)
-    np.testing.assert_allclose(state.log_density, want[2] if count else 0, rtol=1e-8, atol=1e-8)
+    state, posterior = sequential(prior, cells, scores, told)
+    for dense, component in enumerate((AS_LEARNED, WITHOUT)):
+        inputs = np.asarray(mean[dense]), np.asarray(covariance[dense]), prior.noise
+        want = by_dense_algebra(*inputs, cells[told], scores[told])
+        have = state.mean[component].ravel(), state.variance[component].ravel()
+        for mine, theirs in zip((*have, state.log_density[component]), want, strict=True):
+            theirs = theirs if count else np.nan_to_num(theirs)
+            np.testing.assert_allclose(mine, theirs, rtol=1e-8, atol=1e-8)
+
+    entries = [
+        (*divmod(int(cell), EPOCHS), score)
+        for cell, score in zip(cells[told], scores[told], strict=True)
+    ]
+    at_once = jax.jit(TargetPrior.condition)(prior, Observations.of(entries, OBSERVED, jnp.float64))
+    for mine, theirs in zip(at_once, posterior, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-8, atol=1e-8)
 
 
 def test_float32_is_close_and_finite():
     curves = small_curves(TASKS, CONFIGS, EPOCHS)
-    states = {}
+    results = {}
     for dtype in ("float64", "float32"):
         model = jax.tree.map(
             lambda leaf: leaf.astype(dtype),  # noqa: B023
@@ -89,22 +116,10 @@ def test_float32_is_close_and_finite():
         )
         prior, *_ = problem(model, CurveGrid.of(curves, dtype))
         cells, scores = jnp.arange(OBSERVED) * 4, jnp.linspace(0.2, 0.8, OBSERVED, dtype=dtype)
-        states[dtype] = sequential(prior, cells, scores, jnp.ones(OBSERVED, bool))
-    for single, double in zip(*(jax.tree.leaves(states[d]) for d in states), strict=True):
+        results[dtype] = sequential(prior, cells, scores, jnp.ones(OBSERVED, bool))
+    for single, double in zip(*(jax.tree.leaves(results[d]) for d in results), strict=True):
         np.testing.assert_allclose(single, double, rtol=1e-3, atol=1e-3)
-    assert states["float32"].mean.dtype == jnp.float32
-
-
-@jax.jit
-def told(prior: MixturePrior, configs: jax.Array, epochs: jax.Array, scores: jax.Array):
-    """The mixture after some scores."""
-    state = MixtureState.init(prior, len(configs))
-
-    def tell(state, entry):
-        return state.update(*entry), None
-
-    state, _ = jax.lax.scan(tell, state, (configs, epochs, scores))
-    return state.posterior(), state
+    assert results["float32"][0].mean.dtype == jnp.float32
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +130,15 @@ def mixture():
     grid = eqx.tree_at(lambda g: g.scores, CurveGrid.of(curves), jnp.asarray(alike))
     model = TaskRegression.init(curves, KEY)
     model = eqx.tree_at(lambda m: (m.similarity, m.residual), model, (jnp.array(0.1),) * 2)
-    return grid, eqx.filter_jit(MixturePrior.of)(model, grid)
+    return grid, eqx.filter_jit(TaskRegression.target_prior)(model, grid)
 
 
 def test_weights_of_a_mixture_are_those_of_bayes_rule(mixture):
     _, prior = mixture
-    configs, epochs = jnp.array([0, 1, 0, 3]), jnp.array([0, 0, 1, 0])
-    posterior, state = told(prior, configs, epochs, jnp.array([0.3, 0.2, 0.5, 0.4]))
-    density = np.exp(prior.log_weights + state.states.log_density)
+    cells = jnp.array([0, EPOCHS, 1, 3 * EPOCHS])
+    state, posterior = sequential(prior, cells, jnp.array([0.3, 0.2, 0.5, 0.4]), jnp.ones(4, bool))
+    density = np.exp(prior.components.log_weight + state.log_density)
     np.testing.assert_allclose(np.exp(posterior.log_weights), density / density.sum(), rtol=1e-10)
-    alone = jax.tree.map(lambda leaf: leaf[2], prior.components)
-    cells = np.asarray(configs * EPOCHS + epochs)
-    one = sequential(alone, cells, jnp.array([0.3, 0.2, 0.5, 0.4]), jnp.ones(4, bool))
-    np.testing.assert_allclose(posterior.mean[2], one.mean, rtol=1e-10)
     matched = posterior.matched()
     draws = np.random.default_rng(0)
     which = draws.choice(len(density), 200_000, p=density / density.sum())
@@ -142,8 +153,8 @@ def test_sources_that_mislead_lose_their_weight(mixture, flipped):
     target = grid.scores[0]
     if flipped:
         target = 2 * target.mean(0) - target
-    configs, epochs = jnp.repeat(jnp.arange(CONFIGS), EPOCHS), jnp.tile(jnp.arange(EPOCHS), CONFIGS)
-    posterior, _ = told(prior, configs, epochs, target[configs, epochs])
+    cells = jnp.arange(CONFIGS * EPOCHS)
+    _, posterior = sequential(prior, cells, target.ravel(), jnp.ones(len(cells), bool))
     without = np.exp(posterior.log_weights[-1])
     assert (without > 0.99) == flipped
     assert (without < 0.01) != flipped

@@ -1,0 +1,20 @@
+"""The score of a run that failed: worse than any seen, so that the search leaves its region."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from amt.curves import LearningCurves
+
+
+def failed_score(sources: LearningCurves, told: Iterable[float]) -> float:
+    """What a configuration that diverged, crashed or ran out of memory counts as at its last epoch.
+
+    One standard deviation of the sources' last scores below the worst of these and of the scores
+    told, in the same units.
+    """
+    last = sources.scores[:, :, -1]
+    last = last[np.isfinite(last)]
+    if not last.size:
+        last = sources.scores[np.isfinite(sources.scores)]
+    return float(min(last.min(), *told, np.inf) - last.std())

@@ -1,0 +1,107 @@
+"""The live tuner with task regression, its default model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import amt
+from amt.gp.task_regression.model import TaskRegression
+from amt.outcome import ArcsineOutcome, Outcome
+from amt.search.fitting import as_modelled, source_grid
+from amt.search.simulate import replay
+from amt.tuners.task_regression import Learned, init, step
+from tests.problems import small_configs, small_curves, small_space
+
+CONFIGS, EPOCHS, STEPS = 12, 6, 30
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def split():
+    every = small_curves(num_tasks=5, num_configs=CONFIGS, num_epochs=EPOCHS)
+    return every.split(every.tasks[:4], every.tasks[4])
+
+
+@pytest.fixture(scope="module")
+def fit(split):
+    return amt.fit_sources(split[0], KEY, steps=STEPS)[0]
+
+
+def test_tuner_and_closed_loop_ask_the_same(split, fit):
+    sources, target = split
+    scores = jnp.asarray(target.scores[0])
+    grid = source_grid(as_modelled(sources, "task_regression"), "task_regression")
+
+    @jax.jit
+    def simulated():
+        learned = Learned(TaskRegression.target_prior(fit.model, grid), ArcsineOutcome(), 20)
+        return replay(init(KEY, learned), step, scores, budget=20)
+
+    trajectory = simulated()
+    tuner = amt.Tuner(sources, KEY, fit=fit, continuous=False)
+    for query in range(20):
+        trial = tuner.ask()
+        assert (trial.number, trial.epoch - 1) == (
+            trajectory.config[query],
+            trajectory.epoch[query],
+        )
+        tuner.tell(trial.number, trial.epoch, float(trajectory.score[query]))
+        assert tuner.recommend() == trajectory.recommended[query]
+
+
+def test_it_is_fitted_by_default_and_goes_on_from_its_file(split, fit, tmp_path):
+    path = tmp_path / "state.npz"
+    tuner = amt.Tuner(split[0], KEY, steps=STEPS, state=path)
+    jax.tree.map(assert_array_equal, tuner.fit, fit)
+    for score in (0.3, 0.5):
+        trial = tuner.ask()
+        tuner.tell(trial.number, trial.epoch, score)
+    tuner.ask()
+    again = amt.Tuner.resume(path, split[0])
+    assert again.pending == tuner.pending
+    assert again.ask() == tuner.ask()
+    assert again.recommend() == tuner.recommend()
+    with pytest.raises(ValueError, match="other acquisition, model"):
+        amt.Tuner(split[0], KEY, model="multi_task", steps=STEPS, state=path)
+
+
+def test_a_loss_is_told_as_it_is_measured(split):
+    sources, target = split
+    metric = 3 * (1 - sources.scores)
+    outcome = Outcome.fit(metric, minimise=True)
+    sources = dataclasses.replace(sources, scores=outcome.forward(metric), outcome=outcome)
+    tuner = amt.Tuner(sources, KEY, continuous=False, steps=STEPS)
+    for number in range(4):
+        tuner.tell(number, 1, float(3 * (1 - target.scores[0, number, 0])))
+    assert tuner.outcome == outcome
+    mean = tuner.posterior().matched().mean[:4, 0]
+    assert_allclose(mean, outcome.forward(3 * (1 - target.scores[0, :4, 0])), atol=0.3)
+
+
+def test_the_search_leaves_a_region_that_fails():
+    """The sources are best at large rates, where the target crashes."""
+    configs = small_configs(40)
+    rate = np.log10([config["rate"] for config in configs])
+    value = 0.6 + 0.3 * (rate + 4) / 4
+    rng = np.random.default_rng(0)
+    scores = value[:, None] * np.linspace(0.6, 1, EPOCHS) + np.zeros((3, 1, 1))
+    scores = scores + 0.005 * rng.normal(size=scores.shape)
+    sources = amt.LearningCurves(
+        configs=configs, space=small_space(), tasks="abc", scores=scores, epochs=range(1, 7)
+    )
+    tuner = amt.Tuner(sources, KEY, steps=STEPS)
+    crashed = []
+    for _ in range(25):
+        trial = tuner.ask()
+        crashed.append(trial.config["rate"] > 0.03)
+        if crashed[-1]:
+            tuner.fail(trial.number)
+        else:
+            tuner.tell(trial.number, trial.epoch, 0.5 + 0.02 * trial.epoch)
+    assert crashed[0]
+    assert sum(crashed) < 4
+    assert tuner.configs[tuner.recommend()]["rate"] <= 0.03
