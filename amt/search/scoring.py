@@ -85,6 +85,19 @@ class Scorer:
         mean, variance = posterior.mean[..., rows, :], posterior.variance[..., rows, :]
         return TargetPosterior(mean, variance, posterior.log_weights)
 
+    def similarity(
+        self, progress: Progress
+    ) -> tuple[Float[Array, "component task"], Float[Array, "component task"]]:
+        """Mean and standard deviation of the weights of the sources, under task regression.
+
+        Raises:
+            ValueError: the model is another one.
+        """
+        if not isinstance(self.source, TaskRegressionPosterior):
+            raise ValueError("weights of past tasks has the model 'task_regression' alone")
+        added = self._features(progress.added, self.room.added)
+        return similarity(self.source, added, self._observations(progress))
+
     def values(
         self,
         progress: Progress,
@@ -158,6 +171,16 @@ def condition(
 ) -> TargetPosterior:
     """The target's posterior at the grid's configurations and those added."""
     return source.condition(observations, added)
+
+
+@eqx.filter_jit
+def similarity(
+    source: TaskRegressionPosterior,
+    added: Float[Array, "added feature"],
+    observations: Observations,
+) -> tuple[Float[Array, "component task"], Float[Array, "component task"]]:
+    """Mean and standard deviation of the sources' weights."""
+    return source.similarity(observations, added)
 
 
 def _candidate_values(

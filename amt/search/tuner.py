@@ -1,7 +1,7 @@
 """The live tuner: ask for a trial, train it for one more epoch, tell its score."""
 
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from copy import deepcopy
 from os import PathLike
 from pathlib import Path
@@ -38,6 +38,7 @@ from amt.search.fitting import (
     source_posterior,
     unfitted,
 )
+from amt.search.prediction import MetricPrediction, Similarity, predict_metric, similarity_of
 from amt.search.rule import recommend
 from amt.search.scoring import Progress, Room, Scorer
 from amt.search.state import (
@@ -284,6 +285,79 @@ class Tuner:
             self._posterior = self._scorer.posterior(self._progress())
         return self._posterior
 
+    def predict(
+        self, numbers: Sequence[int] | None = None, *, level: float = 0.9
+    ) -> MetricPrediction:
+        """Mean and central interval of what the metric will be measured as, at every epoch.
+
+        In the metric's own units, noise included.
+
+        Args:
+            numbers: configurations; by default all.
+            level: probability of the interval.
+
+        Raises:
+            ValueError: no such configuration.
+        """
+        rows = list(range(len(self.configs)) if numbers is None else numbers)
+        for number in rows:
+            self._require_known(number)
+        mean, variance, log_weights = self.posterior()
+        mean, variance = (leaf[..., jnp.asarray(rows, int), :] for leaf in (mean, variance))
+        posterior = TargetPosterior(mean, variance, log_weights)
+        noise = np.asarray(self._scorer.source.noise)
+        return predict_metric(posterior, noise, self.outcome, level=level)
+
+    def similarity(self) -> Similarity:
+        """How much each past task counts in what is predicted, with intervals.
+
+        Raises:
+            ValueError: the model is not task regression.
+        """
+        mean, deviation = self._scorer.similarity(self._progress())
+        log_weights = self.posterior().log_weights
+        assert log_weights is not None
+        weights = np.exp(np.asarray(log_weights))
+        tasks = tuple(map(str, self._sources.tasks))
+        return similarity_of(tasks, weights, np.asarray(mean), np.asarray(deviation))
+
+    @property
+    def best_config(self) -> dict[str, Any]:
+        """The hyperparameters of the configuration that `recommend` names."""
+        return dict(self.configs[self.recommend()])
+
+    def history(self) -> Any:
+        """A `pandas.DataFrame` of all that was told, in that order, with the hyperparameters."""
+        import pandas as pd
+
+        rows = [
+            {"number": number, "epoch": epoch, "metric": metric, **self.configs[number]}
+            for number, epoch, metric in self._state.told
+        ]
+        return pd.DataFrame(rows, columns=["number", "epoch", "metric", *self._sources.space])
+
+    def plot_curves(self, numbers: Sequence[int] | None = None, *, level: float = 0.9) -> Any:
+        """A `matplotlib.figure.Figure` of predicted curves, with what was told of them.
+
+        Args:
+            numbers: configurations; by default up to five with the largest predicted scores.
+            level: probability of the intervals.
+        """
+        from amt.search.figures import curves_figure
+
+        if numbers is None:
+            posterior = self.posterior()
+            score = np.asarray(posterior.average(posterior.mean)).max(1)
+            numbers = np.argsort(-score)[:5].tolist()
+        predicted = self.predict(numbers, level=level)
+        return curves_figure(numbers, self._epochs, predicted, self.told, level=level)
+
+    def plot_similarity(self) -> Any:
+        """A `matplotlib.figure.Figure` of `similarity`."""
+        from amt.search.figures import similarity_figure
+
+        return similarity_figure(self.similarity())
+
     def ask(self) -> Trial:
         """The trial to run next; it is `pending` from now on.
 
@@ -435,13 +509,16 @@ class Tuner:
         return remaining
 
     def _give_up(self, given_up: list[int], number: int) -> None:
-        if not 0 <= number < len(self.configs):
-            raise ValueError(f"there are configurations 0 to {len(self.configs) - 1}, not {number}")
+        self._require_known(number)
         if number not in given_up:
             given_up.append(int(number))
             self._posterior = None
         self._state.end(number, self._epochs[-1])
         self._save()
+
+    def _require_known(self, number: int) -> None:
+        if not 0 <= number < len(self.configs):
+            raise ValueError(f"there are configurations 0 to {len(self.configs) - 1}, not {number}")
 
     def _key(self, config: Mapping[str, Any]) -> Hashable:
         return config_key(self._sources.space, config)

@@ -189,10 +189,7 @@ class TaskRegression(eqx.Module):
         tasks = len(curves)
         root = jnp.zeros((1 + kept + tasks,) * 2, dtype)
         root = root.at[0, 0].set(self.level).at[1 : 1 + kept, 1 : 1 + kept].set(of_course)
-        # (omega^2/T I + s_b^2/T^2 1 1')^(1/2), which is symmetric.
-        own = self.similarity / sources**0.5
-        total = jnp.sqrt(jnp.square(own) + tasks * jnp.square(self.common / sources))
-        weights = own * jnp.eye(tasks, dtype=dtype) + (total - own) / max(tasks, 1)
+        weights = self.weight_root(tasks, sources, dtype)
         values = jnp.concatenate(
             [
                 jnp.ones((1, *shape), dtype),
@@ -201,6 +198,16 @@ class TaskRegression(eqx.Module):
             ]
         )
         return Features(values, root.at[1 + kept :, 1 + kept :].set(weights))
+
+    def weight_root(self, tasks: int, sources: int, dtype: jnp.dtype) -> Float[Array, "task task"]:
+        """Root of the prior covariance of the weights of tasks, which is symmetric.
+
+        Args:
+            sources: number of tasks that the weights are shared among, T.
+        """
+        own = self.similarity / sources**0.5
+        total = jnp.sqrt(jnp.square(own) + tasks * jnp.square(self.common / sources))
+        return own * jnp.eye(tasks, dtype=dtype) + (total - own) / max(tasks, 1)
 
     def target_prior(self, grid: CurveGrid) -> TargetPrior:
         """The prior of a target on the sources' grid, given their curves."""

@@ -74,17 +74,20 @@ class TaskRegressionPosterior(eqx.Module):
 
     Attributes:
         prior: of a target on the grid.
+        root: R of the weights of the sources, whose prior covariance is R R'.
         off_grid: None where nothing off the grid is asked for.
     """
 
     prior: TargetPrior
+    root: Float[Array, "task task"]
     off_grid: OffGrid | None
 
     @classmethod
     def of(cls, model: TaskRegression, grid: CurveGrid) -> "TaskRegressionPosterior":
         """Condition a model on the source curves."""
         interpolation = Interpolation.of(model.surface, grid.features)
-        return cls(model.target_prior(grid), OffGrid(model.config, interpolation))
+        root = model.weight_root(len(grid.scores), len(grid.scores), grid.scores.dtype)
+        return cls(model.target_prior(grid), root, OffGrid(model.config, interpolation))
 
     @property
     def noise(self) -> Float[Array, "component epoch"]:
@@ -112,9 +115,26 @@ class TaskRegressionPosterior(eqx.Module):
         Raises:
             ValueError: configurations off the grid, of a posterior that was reduced to it.
         """
-        prior = self.prior
-        if extra is not None and len(extra):
-            if self.off_grid is None:
-                raise ValueError("this posterior was reduced to its grid (on_grid)")
-            prior = self.off_grid.joined(prior, extra, observable)
+        prior = self._prior_of(extra, observable)
         return prior.condition(observations, pending, epochs)
+
+    def similarity(
+        self, observations: Observations, extra: Float[Array, "extra feature"] | None = None
+    ) -> tuple[Float[Array, "component task"], Float[Array, "component task"]]:
+        """Mean and standard deviation of the sources' weights w, given the target's observations.
+
+        Args:
+            extra: as of `condition`.
+        """
+        mean, covariance = self._prior_of(extra, None).weights(observations)
+        variance = jnp.einsum("ti,kij,tj->kt", self.root, covariance, self.root)
+        return 1 / len(self.root) + mean @ self.root.T, jnp.sqrt(jnp.maximum(variance, 0))
+
+    def _prior_of(
+        self, extra: Float[Array, "extra feature"] | None, observable: int | None
+    ) -> TargetPrior:
+        if extra is None or not len(extra):
+            return self.prior
+        if self.off_grid is None:
+            raise ValueError("this posterior was reduced to its grid (on_grid)")
+        return self.off_grid.joined(self.prior, extra, observable)

@@ -175,6 +175,29 @@ class TargetPrior(NamedTuple):
         log_weights = jax.nn.log_softmax(self.components.log_weight + log_density)
         return TargetPosterior(mean, variance, log_weights)
 
+    def weights(
+        self, observations: Observations
+    ) -> tuple[Float[Array, "component row"], Float[Array, "component row row"]]:
+        """Mean and covariance of what Phi is weighted by, given all scores; standard normal before.
+
+        Of a component without transfer they are 0 and the identity.
+        """
+        config, epoch, told = observations.config, observations.epoch, observations.mask
+        among, both = self.among(config, epoch), told[:, None] & told
+        features = jnp.where(told, self.weighted[:, config, epoch], 0)
+
+        def of_component(component: tuple[Array, ...]) -> tuple[Array, ...]:
+            mean, factors, noise, transfer = component
+            gram = jnp.where(both, jnp.tensordot(factors, among, 1), 0)
+            factor = cholesky(gram + jnp.diag(jnp.where(told, noise[epoch], 1)))
+            residual = jnp.where(told, observations.score - mean[config, epoch], 0)
+            half = solve_lower(factor, transfer * features.T)
+            mean = half.T @ solve_lower(factor, residual[:, None])[:, 0]
+            return mean, jnp.eye(len(mean), dtype=mean.dtype) - half.T @ half
+
+        factors, transfer = self.components.parts, self.components.transfer
+        return jax.lax.map(of_component, (self.means(), factors, self.noises(), transfer))
+
 
 class TargetState(NamedTuple):
     """The posterior of a target's curves, given its scores so far.

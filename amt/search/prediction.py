@@ -1,0 +1,98 @@
+"""Predictions in units of the metric, and the weights of past tasks in them."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import ndtr
+
+from amt.gp.observations import TargetPosterior
+from amt.outcome import Outcome
+
+NODES = 16  # of Gauss-Hermite quadrature
+HALVINGS = 50  # of the interval that has a quantile
+
+
+class MetricPrediction(NamedTuple):
+    """What the metric of each configuration after each epoch is expected to be measured as.
+
+    Attributes:
+        mean: expectation.
+        lower, upper: ends of the central interval.
+    """
+
+    mean: Float[np.ndarray, "config epoch"]
+    lower: Float[np.ndarray, "config epoch"]
+    upper: Float[np.ndarray, "config epoch"]
+
+
+class Similarity(NamedTuple):
+    r"""Weights of the past tasks in what is predicted of the target, which sum to about 1.
+
+    Attributes:
+        tasks: names of the past tasks.
+        mean: expectation of each weight.
+        lower, upper: ends of the central 90% interval.
+        transfer: probability that the past tasks say anything about the target.
+    """
+
+    tasks: tuple[str, ...]
+    mean: Float[np.ndarray, "task"]
+    lower: Float[np.ndarray, "task"]
+    upper: Float[np.ndarray, "task"]
+    transfer: float
+
+
+def predict_metric(
+    posterior: TargetPosterior,
+    noise: Float[np.ndarray, "*component epoch"],
+    outcome: Outcome,
+    *,
+    level: float,
+) -> MetricPrediction:
+    r"""Mean and central interval of the metric, noise included, of a mixture or a single posterior.
+
+    The mean is \(\sum_k w_k\, E[g^{-1}(z_k)]\) by quadrature, g the outcome transform and z_k the
+    normal score of component k; the ends are quantiles of the scores' mixture, transformed back.
+    """
+    single = posterior.log_weights is None
+    mean = np.asarray(posterior.mean)[None] if single else np.asarray(posterior.mean)
+    variance = np.asarray(posterior.variance).reshape(mean.shape)
+    deviation = np.sqrt(variance + np.asarray(noise).reshape(-1, 1, mean.shape[-1]))
+    weights = np.ones(1) if single else np.exp(np.asarray(posterior.log_weights))
+    nodes, mass = np.polynomial.hermite_e.hermegauss(NODES)
+    values = outcome.inverse(mean[..., None] + deviation[..., None] * nodes)
+    average = np.einsum("k,kcei,i->ce", weights, values, mass / mass.sum())
+    ends = [
+        outcome.inverse(mixture_quantile(weights, mean, deviation, share))
+        for share in ((1 - level) / 2, (1 + level) / 2)
+    ]
+    return MetricPrediction(average, np.minimum(*ends), np.maximum(*ends))
+
+
+def mixture_quantile(
+    weights: Float[np.ndarray, "component"],
+    mean: Float[np.ndarray, "component *value"],
+    deviation: Float[np.ndarray, "component *value"],
+    share: float,
+) -> Float[np.ndarray, "*value"]:
+    """Quantiles of mixtures of normal distributions, by bisection."""
+    lower, upper = (mean - 10 * deviation).min(0), (mean + 10 * deviation).max(0)
+    for _ in range(HALVINGS):
+        middle = (lower + upper) / 2
+        below = np.tensordot(weights, ndtr((middle - mean) / deviation), 1) < share
+        lower, upper = np.where(below, middle, lower), np.where(below, upper, middle)
+    return (lower + upper) / 2
+
+
+def similarity_of(
+    tasks: tuple[str, ...],
+    weights: Float[np.ndarray, "component"],
+    mean: Float[np.ndarray, "component task"],
+    deviation: Float[np.ndarray, "component task"],
+) -> Similarity:
+    """Summarise the weights under each component, of which that without transfer is last."""
+    transfer = weights[:-1].sum()
+    given = weights[:-1] / max(transfer, np.finfo(float).tiny)
+    ends = (mixture_quantile(given, mean[:-1], deviation[:-1], share) for share in (0.05, 0.95))
+    return Similarity(tasks, given @ mean[:-1], *ends, float(transfer))

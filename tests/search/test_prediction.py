@@ -1,0 +1,109 @@
+"""Predictions in the metric's units: means and quantiles of mixtures, and what a tuner says."""
+
+import jax
+import matplotlib
+import numpy as np
+import pytest
+
+import amt
+from amt.gp.observations import TargetPosterior
+from amt.outcome import ArcsineOutcome, RobustOutcome
+from amt.search.prediction import mixture_quantile, predict_metric
+from tests.problems import small_curves
+
+matplotlib.use("Agg")
+WEIGHTS = np.array([0.3, 0.7])
+MEAN = np.array([[[0.4, 0.9]], [[0.6, 1.3]]])
+DEVIATION = np.array([[[0.1, 0.2]], [[0.05, 0.3]]])
+NOISE = np.array([[0.0, 0.01], [0.02, 0.0]])
+
+
+def draws(count=400_000):
+    rng = np.random.default_rng(0)
+    which = rng.choice(2, count, p=WEIGHTS)
+    deviation = np.sqrt(DEVIATION**2 + NOISE[:, None])
+    return rng.normal(MEAN[which], deviation[which])
+
+
+def test_quantiles_of_a_mixture_are_those_of_draws():
+    deviation = np.sqrt(DEVIATION**2 + NOISE[:, None])
+    for share in (0.05, 0.5, 0.95):
+        have = mixture_quantile(WEIGHTS, MEAN, deviation, share)
+        np.testing.assert_allclose(have, np.quantile(draws(), share, 0), atol=0.005)
+
+
+@pytest.mark.parametrize("outcome", [ArcsineOutcome(), RobustOutcome(sign=-1.0, softening=0.5)])
+def test_the_metric_has_the_mean_and_interval_of_draws(outcome):
+    posterior = TargetPosterior(MEAN, DEVIATION**2, np.log(WEIGHTS))
+    have = predict_metric(posterior, NOISE, outcome, level=0.8)
+    metric = outcome.inverse(draws())
+    np.testing.assert_allclose(have.mean, metric.mean(0), atol=0.005)
+    np.testing.assert_allclose(have.lower, np.quantile(metric, 0.1, 0), atol=0.01)
+    np.testing.assert_allclose(have.upper, np.quantile(metric, 0.9, 0), atol=0.01)
+
+
+@pytest.fixture(scope="module")
+def tuner():
+    """The target is one of the five sources, but for its noise."""
+    curves = small_curves(num_tasks=5, num_configs=12, num_epochs=6)
+    tuner = amt.Tuner(curves, jax.random.key(0), continuous=False, steps=30)
+    for number in range(12):
+        for epoch in (1, 2, 3):
+            tuner.tell(number, epoch, float(curves.scores[3, number, epoch - 1]))
+    return tuner
+
+
+def test_predictions_of_a_tuner_are_within_the_range_of_the_metric(tuner):
+    have = tuner.predict([2, 0], level=0.9)
+    assert have.mean.shape == (2, 6)
+    for values in have:
+        assert ((values >= 0) & (values <= 1)).all()
+    assert (have.lower < have.mean).all()
+    assert (have.mean < have.upper).all()
+    np.testing.assert_allclose(have.mean[1], tuner.predict().mean[0])
+    told = [metric for number, epoch, metric in tuner.told if number == 2]
+    np.testing.assert_allclose(have.mean[0, :3], told, atol=0.1)
+    with pytest.raises(ValueError, match="configurations 0 to 11, not 12"):
+        tuner.predict([12])
+
+
+def test_the_task_that_the_target_is_like_has_the_largest_weight(tuner):
+    similarity = tuner.similarity()
+    assert similarity.tasks[similarity.mean.argmax()] == small_curves(num_tasks=5).tasks[3]
+    assert (similarity.lower < similarity.mean).all()
+    assert (similarity.mean < similarity.upper).all()
+    assert 0.5 < similarity.transfer <= 1
+
+
+def test_weights_agree_with_dense_algebra(tuner):
+    source, progress = tuner._scorer.source, tuner._progress()
+    mean, deviation = tuner._scorer.similarity(progress)
+    prior, root = source.prior, np.asarray(source.root)
+    cells = np.array([entry[:2] for entry in progress.observed]).T
+    scores = np.array([entry[2] for entry in progress.observed])
+    for component in (4, 8):
+        parts = np.asarray(prior.among(*cells))
+        gram = np.tensordot(np.asarray(prior.components.parts)[component], parts, 1)
+        gram += np.diag(np.asarray(prior.noises())[component][cells[1]])
+        cross = root @ np.asarray(prior.weighted)[:, *cells]
+        residual = scores - np.asarray(prior.means())[component][tuple(cells)]
+        want = 0.2 + cross @ np.linalg.solve(gram, residual)
+        variance = root @ root.T - cross @ np.linalg.solve(gram, cross.T)
+        np.testing.assert_allclose(mean[component], want, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(deviation[component], np.sqrt(np.diag(variance)), rtol=1e-7)
+
+
+def test_figures_and_history_show_what_was_told(tuner):
+    history = tuner.history()
+    assert len(history) == len(tuner.told) == 36
+    assert history["rate"].iloc[0] == tuner.configs[0]["rate"]
+    assert history["metric"].tolist() == [metric for *_, metric in tuner.told]
+    assert tuner.best_config == tuner.configs[tuner.recommend()]
+    (axes,) = tuner.plot_curves([1, 4]).axes
+    assert [line.get_label() for line in axes.lines if not line.get_label().startswith("_")] == [
+        "1",
+        "4",
+    ]
+    assert len(tuner.plot_curves().axes[0].collections) == 5
+    (axes,) = tuner.plot_similarity().axes
+    assert len(axes.get_yticklabels()) == 5
