@@ -33,8 +33,8 @@ the run went on well.
 The search space is a file of ConfigSpace (`space.to_json`, `space.to_yaml`). Without one it is
 inferred (`amt.databases.spaces`), with a warning. The metric becomes scores by a transform of your
 own (`outcome=`, see `amt.outcome`) or by `Outcome.fit` of all tasks of the file, and
-`curves.outcome` is that transform: tell a tuner `curves.outcome.forward(metric)`. To leave a future
-target out of even its constants (a location, a scale), read it from a file of its own.
+`curves.outcome` is that transform; a tuner is told the metric itself. To leave a future target out
+of even its constants (a location, a scale), read it from a file of its own.
 
 Every bad row is named, by its number in the file: the header of a CSV file is row 1, and the first
 row of a Parquet file, which has no header, is row 1.
