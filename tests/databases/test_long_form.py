@@ -512,11 +512,12 @@ def test_tuner_on_losses(rows, write):
     curves = read(write(loss), minimise=True).repeat(0)
     sources, target = curves.split(["a", "b"], "c")
     losses = loss["score"].to_numpy(float).reshape(curves.scores.shape)[2]
-    tuner = Tuner(sources, jax.random.key(0), kernels={"config": "matern"}, steps=20)
+    options = {"model": "multi_task", "kernels": {"config": "matern"}, "steps": 20}
+    tuner = Tuner(sources, jax.random.key(0), **options)
     for config, epoch in np.ndindex(CONFIGS, EPOCHS):
         score = sources.outcome.forward(losses[config, epoch])
         assert_allclose(score, target.scores[0, config, epoch], rtol=1e-12)
-        tuner.tell(config, epoch + 1, float(score))
+        tuner.tell(config, epoch + 1, losses[config, epoch])
     predicted = sources.outcome.inverse(tuner.posterior().mean)
     assert_allclose(predicted[:, -1], losses[:, -1], rtol=0.25)
     assert losses[tuner.recommend()].min() == losses.min()
