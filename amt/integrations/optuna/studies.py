@@ -86,7 +86,7 @@ def sources_from_studies(
     if not len(space):
         raise ValueError("no parameter is in all trials of all studies with more than one value")
     configs: dict[Hashable, tuple[int, dict[str, Any]]] = {}
-    curves: list[tuple[int, int, dict[int, float]]] = []
+    reported: list[tuple[int, int, dict[int, float]]] = []
     for task, name in enumerate(chosen):
         for trial in trials[name]:
             config = {p: own_value(space[p], trial.params[p]) for p in space}
@@ -99,8 +99,8 @@ def sources_from_studies(
                         f"first step {first_step}"
                     )
                 curve[step - first_step + 1] = value
-            curves.append((task, row, curve))
-    steps = np.array(sorted({epoch for _, _, curve in curves for epoch in curve}))
+            reported.append((task, row, curve))
+    steps = np.array(sorted({epoch for _, _, curve in reported for epoch in curve}))
     epochs = fidelities_of(steps, fidelities)
     if len(epochs) < len(steps):
         warnings.warn(
@@ -109,7 +109,7 @@ def sources_from_studies(
             stacklevel=2,
         )
     cells: dict[tuple[int, int, int], list[float]] = {}
-    for task, row, curve in curves:
+    for task, row, curve in reported:
         at = {int(np.searchsorted(epochs, epoch)): curve[epoch] for epoch in sorted(curve)}
         for position, value in at.items():
             cell = cells.setdefault((task, row, position), [])
