@@ -64,7 +64,8 @@ def quick_jit(function: Function, *, optimise: bool = True) -> Function:
     def compiled() -> Callable[..., Any]:
         on_cpu = jax.default_backend() == "cpu"
         options = (_QUICK if optimise else _QUICKEST) if on_cpu else {}
-        return eqx.filter_jit(function, compiler_options=options)
+        jit: Any = eqx.filter_jit
+        return jit(function, compiler_options=options)
 
     @wraps(function)
     def call(*args: Any, **keywords: Any) -> Any:

@@ -94,6 +94,8 @@ def tune(tuner: amt.Tuner, train: Trainer, budget: int, at_once: int, console: C
     done = len(tuner.told)
     with ThreadPoolExecutor(at_once) as pool:
         running: dict[int, Future] = {}
+        if done > budget:
+            console.print(f"{done} epochs were trained before, more than the budget of {budget}")
         while done < budget:
             while len(tuner.pending) < min(at_once, budget - done):
                 tuner.ask()
@@ -112,18 +114,27 @@ def tune(tuner: amt.Tuner, train: Trainer, budget: int, at_once: int, console: C
             )
 
 
+def count(text: str) -> int:
+    """A whole number from 1, of the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text}")
+    return int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Tunes networks that are trained meanwhile.")
     parser.add_argument("--target", default="digits", choices=list(DATASETS))
     parser.add_argument("--sources", nargs="+", default=SOURCES, choices=list(DATASETS))
-    parser.add_argument("--budget", type=int, default=60, help="epochs to train in all")
-    parser.add_argument("--at-once", type=int, default=2, help="networks to train side by side")
+    parser.add_argument("--budget", type=count, default=60, help="epochs to train in all")
+    parser.add_argument("--at-once", type=count, default=2, help="networks to train side by side")
     parser.add_argument("--kernel", default="matern", choices=list(amt.KERNELS["config"]))
-    parser.add_argument("--steps", type=int, default=100, help="of the fit to the sources")
+    parser.add_argument("--steps", type=count, default=100, help="of the fit to the sources")
     parser.add_argument("--grid", action="store_true", help="keep to the sources' configurations")
     parser.add_argument("--key", type=int, default=0, help="everything random follows from it")
     parser.add_argument("--folder", type=Path, help="of the run; by default results/live/TARGET")
     chosen = parser.parse_args(arguments)
+    if chosen.target in chosen.sources:
+        parser.error(f"argument --target: {chosen.target} is among the --sources")
     folder = chosen.folder or ROOT / "results" / "live" / chosen.target
     jax.config.update("jax_enable_x64", True)
     console = Console()
@@ -146,6 +157,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     best = tuner.recommend()
     last = int(curves.epochs[-1])
+    reached = max((epoch for number, epoch, _ in tuner.told if number == best), default=0)
+    if reached < last:
+        console.print(
+            f"beyond the budget, network {best} is trained from epoch {reached} to {last} for "
+            "this report",
+            highlight=False,
+        )
     validation, test = train(best, tuner.configs[best], last)
     console.print(
         f"recommended: network {best}, after {last} epochs validation accuracy {validation:.3f}, "

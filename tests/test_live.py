@@ -37,6 +37,22 @@ def script():
     return module
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--at-once", "0"], "argument --at-once: must be a whole number from 1, not 0"),
+        (["--steps", "0"], "argument --steps: must be a whole number from 1, not 0"),
+        (["--budget", "0"], "argument --budget: must be a whole number from 1, not 0"),
+        (["--budget=-3"], "argument --budget: must be a whole number from 1, not -3"),
+        (["--target", "segment"], "argument --target: segment is among the --sources"),
+    ],
+)
+def test_arguments_that_cannot_be(script, arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        script.main(arguments)
+    assert capsys.readouterr().err.splitlines()[-1].endswith(message)
+
+
 def test_networks_are_those_of_the_database_however_often_training_stops(script, tmp_path):
     curves = bundled().repeat(0).select(tasks=["breast_cancer"])
     rows = 142
@@ -76,6 +92,7 @@ def told(folder: Path) -> list:
 def test_killed_at_random_moments_it_loses_nothing_told_and_ends_the_same(tmp_path):
     assert jax.default_backend() == "cpu"
     output = start(tmp_path / "whole", tmp_path / "cache").finish()
+    assert "beyond the budget, network" in output.split("\nrecommended:")[0].splitlines()[-1]
     expected = told(tmp_path / "whole")
     assert len(expected) == BUDGET
 

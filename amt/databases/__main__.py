@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from amt.compilation import use_compilation_cache
-from amt.databases.long_form import LIMIT, OPTIONAL, REQUIRED, Examination, examine
+from amt.databases.long_form import LIMIT, OPTIONAL, REQUIRED, SUFFIXES, Examination, examine
+from amt.databases.long_form.fidelities import FIDELITIES
 from amt.databases.spaces import describe_space
 from amt.files import write_json
 
@@ -36,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             diverged=chosen.diverged,
             columns=dict(chosen.column),
             ignore=chosen.ignore,
+            hyperparameters=chosen.hyperparameter,
+            nan=chosen.nan,
+            first_epoch=chosen.first_epoch,
+            epoch_unit=chosen.epoch_unit,
+            fidelities=chosen.fidelities,
         )
     except (ImportError, OSError, ValueError) as error:
         console.print(str(error))
@@ -64,13 +70,18 @@ def _parser() -> argparse.ArgumentParser:
             raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=COLUMN")
         return name, column or None
 
+    def whole(text: str) -> int:
+        if not text.isdecimal():
+            raise argparse.ArgumentTypeError(f"must be a whole number from 0, not {text}")
+        return int(text)
+
     parser = argparse.ArgumentParser(prog="python -m amt.databases", description=__doc__)
     check = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "check", help="examine a file", description="Examine a file of learning curves."
     )
     names = ", ".join(REQUIRED + OPTIONAL)
     add = check.add_argument
-    add("file", metavar="FILE", help=".csv or .parquet, a row for each score")
+    add("file", metavar="FILE", help=f"{', '.join(SUFFIXES)}, a row for each score")
     add("--space", help="search space of ConfigSpace, .json or .yaml; by default inferred")
     add("--minimise", action="store_true", help="smaller values of the metric are better")
     add("--diverged", choices=["missing", "worst"], default="missing", help="see long_form")
@@ -83,7 +94,17 @@ def _parser() -> argparse.ArgumentParser:
         help=f"what {names} is called in the file; `--column cost=` if cost is a hyperparameter",
     )
     add("--ignore", action="append", default=[], metavar="COLUMN", help="leave a column out")
-    add("--limit", type=int, default=LIMIT, help="rows to print of each kind (%(default)s)")
+    add(
+        "--hyperparameter",
+        action="append",
+        metavar="COLUMN",
+        help="a column of hyperparameters, or a pattern such as 'config/*'; by default all others",
+    )
+    add("--nan", choices=["diverged", "missing"], default="diverged", help="what it stands for")
+    add("--first-epoch", type=int, default=1, help="what the file calls it (%(default)s)")
+    add("--epoch-unit", type=float, default=1.0, help="of fractions of epochs (%(default)s)")
+    add("--fidelities", type=int, default=FIDELITIES, help="largest number of epochs (%(default)s)")
+    add("--limit", type=whole, default=LIMIT, help="rows to print of each kind (%(default)s)")
     add("--save-space", metavar="PATH", help="write the search space to this .json file")
     return parser
 

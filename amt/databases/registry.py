@@ -20,14 +20,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike, fspath
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from amt.curves import LearningCurves
 from amt.databases import published
 from amt.databases.bundled import bundled, bundled_pairs
-from amt.databases.long_form import SUFFIXES, read_curves
+from amt.databases.long_form import SUFFIXES, is_table, read_curves
 
 Pair = tuple[tuple[str, ...], str]
 
@@ -66,13 +65,13 @@ def register(database: Database) -> None:
     Raises:
         ValueError: the name ends as that of a data file does.
     """
-    if _is_file(database.name):
+    if is_table(database.name):
         raise ValueError(f"a database must not be called {database.name!r}: that is a file's name")
     _registered[database.name] = database
 
 
 def load(name: str | PathLike[str], **options: Any) -> LearningCurves:
-    """The learning curves of the database `name`, or of a `.csv` or `.parquet` file.
+    """The learning curves of the database `name`, or of a file (`long_form`).
 
     Args:
         name: a name in `DATABASES`, or the path of a file.
@@ -83,7 +82,7 @@ def load(name: str | PathLike[str], **options: Any) -> LearningCurves:
         FileNotFoundError: its files are not on this machine; the message says how to get them.
         ValueError: there are faults in a file; the message names the rows.
     """
-    if _is_file(name):
+    if is_table(name):
         return read_curves(name, **options)
     return _find(fspath(name)).load(**options)
 
@@ -98,14 +97,10 @@ def paper_pairs(name: str) -> list[Pair]:
         KeyError: no such database, or it has no such pairs, as a file of your own has none.
         FileNotFoundError: as `load`.
     """
-    pairs = None if _is_file(name) else _find(name).pairs
+    pairs = None if is_table(name) else _find(name).pairs
     if pairs is None:
         raise KeyError(f"{name} has no published pairs: split it by leave_one_out")
     return pairs()
-
-
-def _is_file(name: str | PathLike[str]) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES
 
 
 def _find(name: str) -> Database:

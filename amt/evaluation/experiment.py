@@ -54,7 +54,8 @@ class Experiment:
         budget: epochs that a tuner may spend on the target.
         precision: float64 or float32.
         chunk: number of cells that every chunk is filled up to by repeating its last cell, so that
-            compilations are shared; a longer chunk runs as it is.
+            compilations are shared; a longer chunk runs as it is. Another size rounds otherwise,
+            which changes the result of a fit that has not converged: runs of one size compare.
         devices: for pure tuners; by default all.
         executor: of processes for tuners on the host; None for this process.
 

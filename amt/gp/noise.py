@@ -13,11 +13,17 @@ from amt.parameters import parameter
 NoiseKind = Literal["homoscedastic", "task", "epoch", "task_epoch"]
 
 
+def floor(dtype: jnp.dtype) -> float:
+    """The least noise variance, of scores with a scale near 1: a deviation of 3e-5, or 1e-3."""
+    return 1e-9 if dtype == jnp.float64 else 1e-6
+
+
 class SeparableNoise(eqx.Module):
     r"""Noise variance \(\sigma^2[t, e] = a_t\, e^{-p}\), e the epoch as a share of the last.
 
     Early epochs are noisier for p > 0. `variance` has one entry, or one for each task; `power`
-    is None for noise that is the same at all epochs.
+    is None for noise that is the same at all epochs. No \(a_t\) counts as less than `floor`:
+    scores that are exact, or there twice, would lead it to 0, where rounding decides.
     """
 
     variance: Float[Array, "task"] = parameter(
@@ -39,5 +45,6 @@ class SeparableNoise(eqx.Module):
         self, num_tasks: int, epochs: Float[Array, "epoch"]
     ) -> tuple[Float[Array, "task"], Float[Array, "epoch"]]:
         """A and the epochs' factor."""
+        variance = jnp.maximum(self.variance, floor(self.variance.dtype))
         power = jnp.zeros((), epochs.dtype) if self.power is None else self.power
-        return jnp.broadcast_to(self.variance, (num_tasks,)), epochs**-power
+        return jnp.broadcast_to(variance, (num_tasks,)), epochs**-power

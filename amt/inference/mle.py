@@ -164,7 +164,11 @@ def maximize(
 
         if optimizer == "adam":
             schedule = optax.warmup_cosine_decay_schedule(
-                learning_rate / 10, learning_rate, max(steps // 20, 1), steps, learning_rate / 100
+                learning_rate / 10,
+                learning_rate,
+                min(max(steps // 20, 1), steps - 1),  # shorter than all
+                steps,
+                learning_rate / 100,
             )
             transformation = optax.with_extra_args_support(optax.adam(schedule))
             value_and_grad = lambda free, state: jax.value_and_grad(loss)(free)  # noqa: E731

@@ -5,9 +5,10 @@ the arcsine of their square root and fills in curves that are not complete, and 
 (`amt.gp.model.MultiTaskGP`), with kernels on all three axes, which sees scores as they are.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import equinox as eqx
 import jax
@@ -29,11 +30,20 @@ from amt.gp.task_regression.completion import complete
 from amt.gp.task_regression.model import TaskRegression
 from amt.gp.task_regression.posterior import TaskRegressionPosterior
 from amt.inference import INFERENCE, Fit, Fitted
+from amt.inference.mle import Optimizer
+from amt.inference.svgp import PRESETS
 from amt.inference.task_regression import TaskRegressionFit, fit_task_regression
+from amt.kernels import KERNELS
 from amt.outcome import ArcsineOutcome
 from amt.space import Encoder
 
 Model = TypeVar("Model")
+
+_COUNTS = (
+    *("restarts", "steps", "map_steps", "epochs", "passes", "num_inducing", "batch_size"),
+    *("chains", "draws", "thinning", "kept", "largest"),
+)
+_CHOICES: dict[str, tuple[str, ...]] = {"optimizer": get_args(Optimizer), "preset": (*PRESETS,)}
 
 
 MODELS: dict[str, type[TaskRegression] | type[MultiTaskGP]] = {
@@ -87,9 +97,71 @@ def stack(models: Sequence[Model]) -> Model:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
 
 
+def as_key(key: PRNGKeyArray | int) -> PRNGKeyArray:
+    """A key of random numbers, made of its seed if that is given.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return jax.random.key(int(key))
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    if isinstance(key, jax.Array) and key.dtype == jnp.uint32:  # of jax.random.PRNGKey
+        return jax.random.wrap_key_data(key)
+    raise TypeError(f"key must be a key, such as jax.random.key(0), or a seed, not {key!r}")
+
+
+def check_options(
+    *,
+    model: str = DEFAULT_MODEL,
+    inference: str | None = None,
+    kernels: dict[str, Any] | None = None,
+    **options: Any,
+) -> None:
+    """Refuse options of `fit_sources` that it does not have, in one line that names them.
+
+    Raises:
+        KeyError: no such model, inference or kernel; the message lists those there are.
+        ValueError: no such option, or a value that it cannot have.
+    """
+    names = [name for name in _keywords(MODELS[require_model(model)].init) if name != "dtype"]
+    if kernels is not None and not isinstance(kernels, dict):
+        raise ValueError(f"kernels must be names by axis, {{'config': 'matern'}}, not {kernels!r}")
+    for axis, name in (kernels or {}).items():
+        if axis not in names:
+            raise ValueError(f"kernels has no {axis!r}; there are {', '.join(names)}")
+        if axis in KERNELS and name is not None and name not in KERNELS[axis]:
+            known = ", ".join(KERNELS[axis])
+            raise KeyError(f"no {axis} kernel {name!r}; there are {known}")
+    if model == "task_regression":
+        known = (*_keywords(fit_task_regression), "restarts")
+    else:
+        model = "mle" if inference is None else inference
+        if model not in INFERENCE:
+            raise KeyError(f"no inference {model!r}; there are {', '.join(INFERENCE)}")
+        known = (*INFERENCE[model].options, "restarts", "solver")
+    for option, value in options.items():
+        if option not in known:
+            there = ", ".join(("kernels", *known))
+            raise ValueError(f"no option {option!r} of {model}; there are {there}")
+        choices = _CHOICES.get(option)
+        if choices is not None and value not in choices:
+            raise ValueError(f"{option} must be {' or '.join(choices)}, not {value!r}")
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if option in _COUNTS and value is not None and not (whole and value >= 1):
+            raise ValueError(f"{option} must be a whole number from 1, not {value!r}")
+
+
+def _keywords(function: Callable[..., Any]) -> list[str]:
+    """The names of a function's keyword-only parameters."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
 def fit_sources(
     sources: LearningCurves,
-    key: PRNGKeyArray,
+    key: PRNGKeyArray | int,
     *,
     model: str = DEFAULT_MODEL,
     restarts: int = 1,
@@ -102,6 +174,7 @@ def fit_sources(
     """Fit a model to source tasks, from `restarts` starting points.
 
     Args:
+        key: a key, or the seed of one.
         model: a name in `MODELS`.
         kernels: names for the model's `init`, such as `{"config": "matern"}`, of "multi_task" its
             `noise` and `nugget` too.
@@ -115,11 +188,13 @@ def fit_sources(
         The fit (an `amt.inference.Fitted`), and the grid.
 
     Raises:
-        KeyError: no such model or inference; the message lists those there are.
-        ValueError: inference or a solver, of a model or an inference that has no choice of one; or
-            a search space that has constants only.
+        KeyError: no such model, inference or kernel; the message lists those there are.
+        ValueError: an option that there is not, or of another kind (`check_options`); inference or
+            a solver, of a model or an inference that has no choice of one; or a search space that
+            has constants only.
     """
-    require_model(model)
+    check_options(model=model, inference=inference, kernels=kernels, restarts=restarts, **options)
+    key = as_key(key)
     if not Encoder(sources.space).num_features:
         names = ", ".join(sources.space)
         raise ValueError(f"the search space has constants only ({names}): nothing to choose from")
@@ -132,8 +207,6 @@ def fit_sources(
             raise ValueError("a choice of inference and of a solver has model='multi_task' alone")
         return _fit_regression(starts, grid, **options), grid
     inference = "mle" if inference is None else inference
-    if inference not in INFERENCE:
-        raise KeyError(f"no inference {inference!r}; there are {', '.join(INFERENCE)}")
     method = INFERENCE[inference]
     if solver is not None and not method.incomplete:
         raise ValueError(f"{inference} has no choice of a solver")

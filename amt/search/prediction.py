@@ -94,5 +94,7 @@ def similarity_of(
     """Summarise the weights under each component, of which that without transfer is last."""
     transfer = weights[:-1].sum()
     given = weights[:-1] / max(transfer, np.finfo(float).tiny)
-    ends = (mixture_quantile(given, mean[:-1], deviation[:-1], share) for share in (0.05, 0.95))
-    return Similarity(tasks, given @ mean[:-1], *ends, float(transfer))
+    lower, upper = (
+        mixture_quantile(given, mean[:-1], deviation[:-1], share) for share in (0.05, 0.95)
+    )
+    return Similarity(tasks, given @ mean[:-1], lower, upper, float(transfer))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -154,9 +155,10 @@ class Scorer:
         self, features: Float[np.ndarray, "row feature"], least: int
     ) -> Float[Array, "padded feature"]:
         """Features padded by those of the first configuration."""
-        missing = padded_size(len(features), least) - len(features)
-        rows = jnp.asarray(features, self._dtype)
-        return jnp.concatenate([rows, jnp.repeat(self.grid.features[:1], missing, 0)])
+        # By NumPy, as JAX compiles anew for each number of features.
+        rows = np.repeat(np.asarray(self.grid.features[:1]), padded_size(len(features), least), 0)
+        rows[: len(features)] = features
+        return jax.device_put(rows)
 
     def _observations(self, progress: Progress) -> Observations:
         size = padded_size(len(progress.observed), self.room.observed)

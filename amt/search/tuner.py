@@ -28,7 +28,9 @@ from amt.search.candidates import (
 from amt.search.failures import failed_score
 from amt.search.fitting import (
     DEFAULT_MODEL,
+    as_key,
     as_modelled,
+    check_options,
     fit_sources,
     model_of,
     require_model,
@@ -56,6 +58,10 @@ from amt.space import Encoder, check_configs, config_key
 ASKS_A_DRAW = 16  # the random candidates are drawn anew after so many trials
 CENTERS = 4  # how many of the best configurations have their neighbours considered
 RANDOM, NEIGHBOURS = 0, 1  # streams of random numbers
+
+
+class ExhaustedError(RuntimeError):
+    """Every configuration has been trained for all epochs or given up."""
 
 
 class NothingToRecommendError(RuntimeError):
@@ -114,7 +120,7 @@ class Tuner:
 
     Args:
         sources: past tasks, their curves complete or not.
-        key: for the starting points of the fit and for candidates.
+        key: for the starting points of the fit and for candidates; a key, or the seed of one.
         model: a name in `amt.search.fitting.MODELS`; by default task regression.
         space: where to look, by default in the sources' space; it can be narrower, not wider.
         acquisition: a function of `amt.search.acquisition`, or its name in `ACQUISITIONS`; by
@@ -132,16 +138,18 @@ class Tuner:
         outcome: from the metric to the scores that the model sees.
 
     Raises:
-        KeyError: no such model, inference or acquisition function; the message lists those that
-            there are.
-        ValueError: the space is not within the sources', the inference has to be run before, or
-            the file is no state of a tuner, or one of other arguments; the message says which.
+        KeyError: no such model, inference, kernel or acquisition function; the message lists those
+            that there are.
+        ValueError: the space is not within the sources', there is no such option, the inference
+            has to be run before, or the file is no state of a tuner, or one of other arguments;
+            the message says which.
+        FileNotFoundError: there is no folder for the state's file.
     """
 
     def __init__(
         self,
         sources: LearningCurves,
-        key: PRNGKeyArray,
+        key: PRNGKeyArray | int,
         *,
         model: str | None = None,
         space: ConfigurationSpace | None = None,
@@ -154,6 +162,7 @@ class Tuner:
         state: str | PathLike[str] | None = None,
         **options: Any,
     ):
+        key = as_key(key)
         if fit is not None:
             model = model_of(fit)
         model = require_model(DEFAULT_MODEL if model is None else model)
@@ -183,14 +192,17 @@ class Tuner:
             "fit": None if fit is None else digest(*arrays_of(fit)),
         }
         if fit is None:
+            check_options(model=model, **{k: v for k, v in options.items() if k != "solver"})
             _require_live(options)
-        self._path = None if state is None else Path(state)
+        self._path = None if state is None else Path(state).expanduser()
+        if self._path is not None and not self._path.parent.is_dir():
+            raise FileNotFoundError(f"state={str(state)!r}: there is no folder {self._path.parent}")
         if self._path is not None:
             require_storable(sources.space)
         self._state = State()
         self.fit: Any = fit
         if self._path is not None and self._path.exists():
-            structure = fit
+            structure: Any = fit
             if fit is None:
                 structure = unfitted(sources, key, model=model, dtype=dtype, **options)
             self._state, self.fit = load(self._path, self._settings, structure, sources)
@@ -333,12 +345,11 @@ class Tuner:
         """
         from amt.search.figures import curves_figure
 
-        if numbers is None:
-            posterior = self.posterior()
-            score = np.asarray(posterior.average(posterior.mean)).max(1)
-            numbers = np.argsort(-score)[:5].tolist()
-        predicted = self.predict(numbers, level=level)
-        return curves_figure(numbers, self._epochs, predicted, self.told, level=level)
+        posterior = self.posterior()
+        score = np.asarray(posterior.average(posterior.mean)).max(1)
+        shown = np.argsort(-score)[:5].tolist() if numbers is None else list(numbers)
+        predicted = self.predict(shown, level=level)
+        return curves_figure(shown, self._epochs, predicted, self.told, level=level)
 
     def plot_similarity(self) -> Any:
         """A `matplotlib.figure.Figure` of `similarity`."""
@@ -350,7 +361,7 @@ class Tuner:
         """The trial to run next; it is `pending` from now on.
 
         Raises:
-            StopIteration: every configuration has been trained for all epochs or given up.
+            ExhaustedError: every configuration has been trained for all epochs or given up.
             RuntimeError: the same, but for those under way.
         """
         progress, remaining = self._progress(), self._remaining()
@@ -373,7 +384,10 @@ class Tuner:
         if best == -np.inf:
             if self._state.pending:
                 raise RuntimeError("all that is left to train is under way: tell its scores first")
-            raise StopIteration("every configuration has been trained for all epochs or given up")
+            raise ExhaustedError(
+                "there is nothing left to train: every configuration has been trained for all "
+                "epochs or given up; continuous=True looks beyond them, `add` gives another"
+            )
         if config is not None:
             number = self._adopt(config)
         position = 0 if config is not None else int(remaining[number].argmax())

@@ -1,5 +1,6 @@
 """Files in long form: read as they are, and every fault in them found."""
 
+import gzip
 import subprocess
 import sys
 import warnings
@@ -341,6 +342,156 @@ def test_a_metric_that_is_the_same_everywhere_is_noted(rows, write):
     ]
 
 
+# Tables of other shapes
+
+
+def test_tabulators_compression_and_home(rows, write, tmp_path, monkeypatch):
+    plain = read(write(rows))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, separator in {"a.tsv": "\t", "a.csv.gz": ",", "A.TSV.GZ": "\t"}.items():
+        rows.to_csv(tmp_path / name, sep=separator, index=False)  # compressed as the name ends
+        if name == "A.TSV.GZ":
+            with gzip.open(tmp_path / name, "wt") as file:
+                file.write((tmp_path / "a.tsv").read_text())
+        curves = load(f"~/{name}", space=make_space())
+        assert_array_equal(curves.scores, plain.scores)
+        assert curves.configs == plain.configs
+    with pytest.raises(ValueError, match="not a CSV file in UTF-8"):
+        load(write("task,config", "broken.csv.gz"))
+
+
+def test_a_table_in_memory(rows, write):
+    plain = read(write(rows))
+    curves = read(rows.infer_objects())
+    assert_array_equal(curves.scores, plain.scores)
+    assert curves.configs == plain.configs
+    mixed = rows.assign(optimizer=[1 if x == "adam" else x for x in rows["optimizer"]])
+    mixed.loc[5, "score"] = np.nan  # of objects: missing
+    found = examine(mixed)
+    assert [*found.space["optimizer"].choices] == ["1", "sgd"]
+    assert np.isnan(found.metric).sum() == 1
+    found = examine(mixed.astype({"score": float}), nan="diverged")  # of numbers: it diverged
+    assert np.isnan(found.metric).sum() == 3
+
+
+def test_configurations_without_a_number_are_told_apart_by_their_hyperparameters(rows, write):
+    plain = read(write(rows))
+    rows["lr"] = [
+        f"{lr:.6e}" if i % 2 else repr(float(f"{lr:.6e}")) for i, lr in rows["lr"].items()
+    ]
+    path = write(rows.drop(columns="config"))
+    found = examine(path, space=make_space())
+    assert notes(path)[-1].startswith("there is no column config: what has equal hyperparameters")
+    order = np.argsort([config["lr"] for config in plain.configs])
+    assert_array_equal(found.curves.scores, plain.scores[:, order])
+    metric = rows.drop(columns="config").assign(train_loss=np.arange(len(rows)) / 7)
+    (fault,) = examine(write(metric)).faults
+    assert "hyperparameters=" in fault.what
+    assert [*fault.where] == ["'train_loss', 72 different values in 72 rows"]
+    named = examine(write(metric), hyperparameters=["lr", "wid*", "optimizer", "momentum"])
+    assert_array_equal(named.curves.scores, found.curves.scores)
+    assert [*named.space] == [*found.space]
+    assert "no such hyperparameters" in lines(write(metric), hyperparameters=["lr", "config/*"])[1]
+
+
+def test_epochs_from_zero_and_fractions_of_epochs(rows, write):
+    plain = read(write(rows))
+    zero = read(write(rows.assign(epoch=rows["epoch"] - 1)), first_epoch=0)
+    tenths = [f"{0.1 * epoch:.17g}" for epoch in rows["epoch"]]  # 0.30000000000000004 is one
+    for curves in (zero, read(write(rows.assign(epoch=tenths)), epoch_unit=0.1)):
+        assert_array_equal(curves.epochs, plain.epochs)
+        assert_array_equal(curves.scores, plain.scores)
+    path = write(rows.assign(epoch=(rows["epoch"] - 1) / 2))
+    assert "first_epoch=0" in lines(path)[1]
+    assert "epoch_unit=0.5" in lines(path, first_epoch=0)[1]
+    assert_array_equal(read(path, first_epoch=0, epoch_unit=0.5).scores, plain.scores)
+
+
+def test_scores_that_are_nan_can_be_missing(rows, write):
+    rows.loc[7, "score"] = "nan"
+    path = write(rows)
+    expected = make_rows()["score"].to_numpy(float)
+    expected[7] = np.nan
+    found = examine(path, space=make_space(), nan="missing")
+    assert_array_equal(found.metric.ravel(), expected)
+    assert [note.what for note in found.notes] == ["1 rows have no score: it is missing"]
+    with pytest.raises(ValueError, match="nan is 'diverged' or 'missing', not 'zero'"):
+        read(path, nan="zero")
+
+
+def test_rows_without_a_score_conflict_with_nothing(rows, write):
+    """As where training is logged in rows of its own, at steps between or without an epoch."""
+    plain = read(write(rows))
+    training = rows.assign(score="", cost="")
+    between = training.assign(epoch=rows["epoch"] + 100)
+    without = training[:5].assign(epoch="")
+    found = examine(write(pd.concat([training, rows, between, without])), space=make_space())
+    assert not found.faults
+    assert [note.what for note in found.notes] == [
+        "5 rows without epoch and score are left out",
+        "72 rows have no score: it is missing",
+    ]
+    assert_array_equal(found.curves.scores, plain.scores)
+    assert_array_equal(found.curves.epochs, plain.epochs)
+
+
+def test_steps_that_no_two_runs_share_are_put_together(rows, write):
+    """Each run logs at 50 steps of its own of 20,000; a curve is exact up to its last step."""
+    rng, curves = np.random.default_rng(0), []
+    for run in range(18):
+        steps = np.sort(rng.choice(np.arange(1, 20001), 50, replace=False))
+        first = rows.iloc[4 * run].to_dict()
+        curves += [
+            first | {"epoch": step, "score": 1 - 1 / step, "cost": 0.5} for step in steps.tolist()
+        ]
+    curves[-1]["score"] = "inf"
+    path = write(pd.DataFrame(curves))
+    found = examine(path, space=make_space(), fidelities=20)
+    (note,) = [n.what for n in found.notes if "put together" in n.what]
+    assert note.startswith("runs have scores at ")
+    assert "fidelities from" in note
+    epochs, metric = found.curves.epochs, found.metric[0]
+    assert len(epochs) <= 20
+    steps = np.array([c["epoch"] for c in curves])
+    assert epochs[-1] == steps.max()
+    assert {*epochs} <= {*steps}
+    assert np.diff(np.log(epochs))[-7:].std() < 0.05
+    run = steps[:50]
+    ends = [run[run <= epoch].max(initial=0) for epoch in epochs]
+    previous = [0, *ends[:-1]]
+    expected = [1 - 1 / e if e > p else np.nan for e, p in zip(ends, previous, strict=True)]
+    assert_allclose(metric[0, 0], expected)
+    assert np.nansum(found.curves.cost) == 0.5 * len(curves)
+    assert np.isnan(metric[2, 5, np.searchsorted(epochs, steps[-1])])  # where the last diverges
+    assert len(examine(path, space=make_space()).curves.epochs) <= 100
+    with pytest.raises(ValueError, match="fidelities must be a whole number from 1, not 0"):
+        read(path, fidelities=0)
+
+
+def test_a_column_that_is_no_hyperparameter_is_one_fault(rows, write):
+    rows = rows.assign(train_loss=np.arange(len(rows)), fold=rows["epoch"] % 2)
+    faults = examine(write(rows)).faults
+    assert [[*fault.where] for fault in faults] == [
+        ["'train_loss', in 6 of 6 configurations", "'fold', in 6 of 6 configurations"]
+    ]
+    assert "ignore=" in faults[0].what
+
+
+def test_findings_make_no_more_lines_than_are_asked_for(rows, write):
+    whole = pd.concat([rows] * 3)
+    (fault,) = examine(write(whole), space=make_space()).faults
+    made = []
+    lazy = type(fault.where)(np.arange(10**9), lambda i: made.append(i) or f"{i}")
+    assert fault._replace(where=lazy).lines(3) == [
+        fault.what,
+        *["  0", "  1", "  2"],
+        "  and 999999997 more",
+    ]
+    assert len(made) == 3
+    assert len(fault.where) == 144
+    assert fault.where[-1].startswith("row 217: task 'c', configuration '5', epoch 4: as row 73")
+
+
 # Metrics other than accuracy
 
 
@@ -361,11 +512,12 @@ def test_tuner_on_losses(rows, write):
     curves = read(write(loss), minimise=True).repeat(0)
     sources, target = curves.split(["a", "b"], "c")
     losses = loss["score"].to_numpy(float).reshape(curves.scores.shape)[2]
-    tuner = Tuner(sources, jax.random.key(0), kernels={"config": "matern"}, steps=20)
+    options = {"model": "multi_task", "kernels": {"config": "matern"}, "steps": 20}
+    tuner = Tuner(sources, jax.random.key(0), **options)
     for config, epoch in np.ndindex(CONFIGS, EPOCHS):
         score = sources.outcome.forward(losses[config, epoch])
         assert_allclose(score, target.scores[0, config, epoch], rtol=1e-12)
-        tuner.tell(config, epoch + 1, float(score))
+        tuner.tell(config, epoch + 1, losses[config, epoch])
     predicted = sources.outcome.inverse(tuner.posterior().mean)
     assert_allclose(predicted[:, -1], losses[:, -1], rtol=0.25)
     assert losses[tuner.recommend()].min() == losses.min()
@@ -507,9 +659,13 @@ def test_values_that_are_wrong(rows, write, column, value, what, detail):
 def test_epochs_that_are_wrong(rows, write, value):
     rows.loc[[3, 40], "epoch"] = value
     path = write(rows)
+    hint = {
+        "0": " (first_epoch=0, --first-epoch 0, where they count from 0)",
+        "1.5": " (epoch_unit=0.5, say, --epoch-unit, where they are multiples of that)",
+    }
     assert lines(path) == [
         f"{path}:",
-        "epochs that are not whole numbers from 1",
+        f"epochs that are not whole numbers from 1{hint.get(value, '')}",
         f"  row 5: task 'a', configuration '0', epoch {value}",
         f"  row 42: task 'b', configuration '4', epoch {value}",
     ]
@@ -649,7 +805,7 @@ def test_row_numbers_survive_faults_and_blanks(rows, write):
 # Columns and files that are wrong
 
 
-@pytest.mark.parametrize("column", ["task", "config", "epoch", "score"])
+@pytest.mark.parametrize("column", ["task", "epoch", "score"])
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_missing_column(rows, write, column, ending):
     path = write(rows.rename(columns={column: column.upper()}), f"curves.{ending}")
@@ -715,7 +871,7 @@ def test_broken_parquet(rows, write):
 def test_other_files(rows, write, tmp_path):
     with pytest.raises(FileNotFoundError, match="no file"):
         read(tmp_path / "absent.csv")
-    with pytest.raises(ValueError, match=r"must end in \.csv, \.parquet"):
+    with pytest.raises(ValueError, match=r"must end in \.csv, .*, \.parquet"):
         read(write("x", "curves.xlsx"))
     path = write(rows)
     with pytest.raises(FileNotFoundError, match="no search space"):

@@ -282,3 +282,8 @@ def test_float32_finds_as_good_an_optimum(sampled, by_adam):
     best, by = fit.log_likelihood[fit.best].max(), by_adam.log_likelihood[by_adam.best].max()
     assert abs(best - by) < 2e-3 * np.prod(SHAPE)
     assert_allclose(fit.model.noise.variance, by_adam.model.noise.variance, rtol=0.05)
+
+
+def test_one_step_is_enough_to_start():
+    fit = fit_toy(lambda x: -jnp.square(x - 2.0), [1.0], steps=1)
+    assert float(fit.model.x) == 1.0

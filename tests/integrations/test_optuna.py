@@ -654,6 +654,29 @@ def test_every_configuration_tried_leaves_random_ones_with_a_warning():
         suggest(study.ask())
 
 
+def test_steps_of_their_own_are_put_together_as_fidelities(storage):
+    """Each trial reports at other steps of 0 to 8000; the last value up to a fidelity counts."""
+    rng, trials = np.random.default_rng(0), {}
+    for name in ("x", "y"):
+        study = study_in(storage, name)
+        for number, params in enumerate((ONE, OTHER)):
+            steps = np.sort(rng.choice(8000, 60, replace=False)).tolist()
+            trials[name, number] = steps
+            add(study, params, {step: step / 8000 for step in steps})
+    with pytest.warns(UserWarning, match="trials report 2.. different steps, .* together as"):
+        sources = sources_from_studies(storage)
+    epochs = sources.epochs
+    assert len(epochs) <= 100
+    assert epochs[-1] == 1 + max(map(max, trials.values()))
+    steps = np.array(trials["y", 1])
+    previous = 0
+    for epoch, score in zip(epochs, sources.scores[1, 1], strict=True):
+        within = steps[(steps + 1 <= epoch) & (steps + 1 > previous)]
+        expected = within.max() / 8000 if len(within) else np.nan
+        assert_allclose(sources.outcome.inverse(score), expected)
+        previous = epoch
+
+
 def test_conditional_spaces_and_parameters_that_the_sources_do_not_have():
     curves = small_curves()
     sampler = AMTSampler(curves, steps=10)

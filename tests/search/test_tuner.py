@@ -23,7 +23,7 @@ from amt.search.acquisition import log_expected_improvement, upper_confidence_bo
 from amt.search.fitting import fidelity_rank, fit_sources, stack
 from amt.search.rule import incumbent, recommend, suggest
 from amt.search.simulate import simulate
-from amt.search.tuner import Tuner
+from amt.search.tuner import ExhaustedError, Tuner
 from tests.problems import small_configs, small_curves, small_space
 
 CONFIGS, EPOCHS = 12, 6
@@ -256,7 +256,7 @@ def test_the_only_epochs_left_are_asked_for_and_then_it_stops():
         with pytest.raises(RuntimeError, match="is under way"):
             tuner.ask()
         tuner.tell(5, epoch, 0.5)
-    with pytest.raises(StopIteration, match="every configuration has been trained"):
+    with pytest.raises(ExhaustedError, match="every configuration has been trained"):
         tuner.ask()
     assert 0 <= tuner.recommend() < CONFIGS
 

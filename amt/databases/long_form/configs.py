@@ -1,11 +1,13 @@
 """The configurations of a table: their hyperparameters' texts, and values in a search space."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ConfigSpace import ConfigurationSpace
+from jaxtyping import Int
 
+from amt.databases.long_form.columns import factorize, numbered, numbers_of
 from amt.databases.long_form.findings import Finding, name_ranges, name_rows
 from amt.databases.long_form.table import hyperparameter_columns
 from amt.databases.spaces import (
@@ -14,13 +16,18 @@ from amt.databases.spaces import (
     is_inactive,
     parse,
     parse_boolean,
-    parse_number,
     text_order,
 )
 from amt.space import check_configs, comparable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_MOSTLY = 0.5  # share of the configurations, from which on a column is no hyperparameter
+_ADVICE = (
+    "if they are no hyperparameters, leave them out (ignore=, --ignore) or name those that are "
+    "(hyperparameters=, --hyperparameter)"
+)
 
 
 def configuration_texts(
@@ -30,40 +37,79 @@ def configuration_texts(
 
     Where there are several, the most frequent one is right, of equally frequent ones the first.
     """
-    import pandas as pd
-
-    faults, columns = [], {}
-    codes, ids = pd.factorize(table["config"])
+    faults, columns, alien = [], {}, []
+    codes, ids = factorize(table["config"])
+    first = np.unique(codes, return_index=True)[1]
     for name, column in hyperparameter_columns(table).items():
-        code, unique = pd.factorize(table[column])
-        values = [_meaning(text) for text in unique]
-        value = pd.factorize(pd.Series(values, dtype=object))[0][code]
-        pairs, first, count = np.unique(
-            np.stack([codes, value]), axis=1, return_index=True, return_counts=True
+        code, unique = factorize(table[column])
+        value = _values(unique)[code]
+        row = first
+        if (value == value[first][codes]).all():
+            columns[name] = [unique[k] for k in code[first]]
+            continue
+        pairs, start, count = np.unique(
+            codes * (value.max() + 1) + value, return_index=True, return_counts=True
         )
-        order = np.lexsort((first, -count, pairs[0]))
-        right = order[np.unique(pairs[0][order], return_index=True)[1]]
-        row = first[right]
-        texts = table[column].to_numpy()
-        columns[name] = texts[row]
+        config = pairs // (value.max() + 1)
+        several = np.bincount(config) > 1
+        if several.mean() > _MOSTLY:
+            alien.append(f"{name!r}, in {several.sum()} of {len(ids)} configurations")
+        order = np.lexsort((start, -count, config))
+        row = start[order[np.unique(config[order], return_index=True)[1]]]
+        columns[name] = [unique[k] for k in code[row]]
+        if several.mean() > _MOSTLY:
+            continue
 
-        def difference(i: int, name: str = name, texts: Any = texts, row: Any = row) -> str:
+        def difference(
+            i: int, name: str = name, column: str = column, row: Any = row, unique: Any = unique
+        ) -> str:
             usual = row[codes[i]]
+            texts = table[column].iloc
             return f": {name} is {texts[i]!r}, but {texts[usual]!r} in row {table.index[usual]}"
 
         what = f"configurations have several values of {name}"
         faults += name_rows(what, table, value != value[row][codes], difference)
+    if alien:
+        faults.append(Finding(f"columns differ within most configurations: {_ADVICE}", alien))
     order = sorted(range(len(ids)), key=lambda k: text_order(ids[k]))
     return {ids[k]: {name: texts[k] for name, texts in columns.items()} for k in order}, faults
 
 
-def _meaning(text: str) -> str | float:
-    """A form of a text that all share that stand for the same value."""
-    if text in MISSING:
-        return ""
-    number = parse_number(text)
+def number_configurations(table: "pd.DataFrame") -> tuple["pd.DataFrame", list[Finding]]:
+    """A table with a column `config`, a number for each combination of hyperparameters, and faults.
+
+    Configurations are numbered from 0, sorted by their hyperparameters. A column that differs from
+    row to row, as metrics do, would make a configuration of each: that is a fault.
+    """
+    key, alien, several = np.zeros(len(table), np.int64), [], len(factorize(table["epoch"])[1]) > 1
+    for name, column in hyperparameter_columns(table).items():
+        code, unique = factorize(table[column])
+        value = _values(unique)
+        if several and 2 * len(unique) > len(table) > 2:
+            alien.append(f"{name!r}, {len(unique)} different values in {len(table)} rows")
+        key = np.unique(key * (value.max() + 1) + value[code], return_inverse=True)[1]
+    what = f"without a column config, columns that differ from row to row are a fault: {_ADVICE}"
+    return table.assign(config=numbered(key)), [Finding(what, alien)] if alien else []
+
+
+def _values(texts: Sequence[str]) -> Int[np.ndarray, "text"]:
+    """The place of each text among the different values that they stand for, in ascending order."""
+    import pandas as pd
+
+    number, *_ = numbers_of(pd.Series(texts, dtype="str"))
+    finite = np.isfinite(number)
+    values = np.zeros(len(number), int)
+    known, values[finite] = np.unique(number[finite], return_inverse=True)
+    places: dict[str, int] = {}
+    for i in sorted(np.flatnonzero(~finite).tolist(), key=lambda i: texts[i]):
+        values[i] = len(known) + places.setdefault(_meaning(texts[i]), len(places))
+    return values
+
+
+def _meaning(text: str) -> str:
+    """A form of a text that is no number, which all share that stand for the same value."""
     boolean = parse_boolean(text)
-    return number if number is not None else text if boolean is None else str(boolean)
+    return "" if text in MISSING else text if boolean is None else str(boolean)
 
 
 def parse_configs(

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 from jaxtyping import Float as Real
 
-from amt.databases.long_form.findings import Finding, name_ranges, name_rows
+from amt.databases.long_form.columns import factorize, keep
+from amt.databases.long_form.findings import Finding, Lines, name_ranges, name_rows
 from amt.databases.spaces import text_order
 
 if TYPE_CHECKING:
@@ -36,7 +37,17 @@ def make_grid(
         configs: name of each configuration, in the order of the grid.
         minimise, diverged: as in `examine`.
     """
-    tasks = sorted(table["task"].unique(), key=text_order)
+    scored = table["score"].notna().to_numpy()
+    notes = name_rows(f"{(~scored).sum()} rows have no score: it is missing", table, ~scored)
+    tasks = sorted(factorize(table["task"])[1], key=text_order)
+    without = {*tasks} - {*factorize(table["task"][scored])[1]}
+    if without:
+        return (
+            Grid([], np.zeros(0, int), np.empty((0, 0, 0, 0)), None),
+            notes,
+            [_no_score(table, name) for name in tasks if name in without],
+        )
+    table = keep(table, np.isin(table["epoch"], table["epoch"].to_numpy()[scored]))
     task, config = _positions(table, "task", tasks), _positions(table, "config", configs)
     epochs, epoch = np.unique(table["epoch"].to_numpy(), return_inverse=True)
     repeat = _repeats(table, task * len(configs) + config)
@@ -50,11 +61,8 @@ def make_grid(
     metric[repeat, task, config, epoch] = table["score"]
     cost = _mean_cost(table, (task, config, epoch), shape) if "cost" in table else None
 
-    there = np.zeros((len(tasks), len(epochs)), bool)
-    there[task, epoch] = True
+    there = np.any(~np.isnan(metric), axis=(0, 2))
     apart = [t for t in range(len(tasks)) if len(tasks) > 1 and not _shared(there, t)]
-    empty = table["score"].isna().to_numpy()
-    notes = name_rows(f"{empty.sum()} rows have no score: it is missing", table, empty)
     if apart:
         lines = [f"{tasks[t]!r}: {', '.join(map(str, epochs[there[t]][:5]))} ..." for t in apart]
         notes.append(Finding("tasks share no epoch with another task", lines))
@@ -62,21 +70,21 @@ def make_grid(
     after = int((gone & np.isfinite(metric)).sum())
     metric[gone] = np.nan
     faults = [
-        Finding(f"task {name!r} has no finite score", [name_ranges(table.index[task == t])])
-        for t, name in enumerate(tasks)
-        if np.isnan(metric[:, t]).all()
+        _no_score(table, name) for t, name in enumerate(tasks) if np.isnan(metric[:, t]).all()
     ]
     if faults:
         return Grid(tasks, epochs, metric, cost), notes, faults
     if gone.any():
         row = np.zeros(metric.shape, int)
         row[repeat, task, config, epoch] = table.index
-        runs = [(*run, gone[tuple(run)].argmax()) for run in np.argwhere(gone.any(-1)).tolist()]
-        lines = [
-            f"row {row[r, t, c, e]}: task {tasks[t]!r}, configuration {configs[c]!r}, repeat {r}, "
-            f"from epoch {epochs[e]} on"
-            for r, t, c, e in runs
-        ]
+        runs = np.argwhere(gone.any(-1))
+
+        def line(i: int) -> str:
+            r, t, c = runs[i].tolist()
+            e = int(gone[r, t, c].argmax())
+            where = f"task {tasks[t]!r}, configuration {configs[c]!r}, repeat {r}"
+            return f"row {row[r, t, c, e]}: {where}, from epoch {epochs[e]} on"
+
         treatment = "missing"
         if diverged == "worst":
             treatment = "the worst score of their task"
@@ -86,12 +94,17 @@ def make_grid(
         what = f"{len(runs)} of {(~np.isnan(metric) | gone).any(-1).sum()} runs diverge"
         what += f" and are {treatment} from there on"
         what += f", {after} finite scores included" if after else ""
-        notes.append(Finding(what, lines))
+        notes.append(Finding(what, Lines(np.arange(len(runs)), line)))
     return (
         Grid(tasks, epochs, metric, cost),
         [*notes, *_notes(metric, tasks, configs, minimise)],
         [],
     )
+
+
+def _no_score(table: "pd.DataFrame", task: str) -> Finding:
+    rows = name_ranges(table.index[(table["task"] == task).to_numpy(bool)])
+    return Finding(f"task {task!r} has no finite score", [rows])
 
 
 def _shared(there: Bool[np.ndarray, "task epoch"], task: int) -> bool:
@@ -103,7 +116,7 @@ def _repeats(table: "pd.DataFrame", curve: Int[np.ndarray, "row"]) -> Int[np.nda
     """The rank of each row's seed among those of its curve, which is a task and configuration."""
     if "seed" not in table:
         return np.zeros(len(table), int)
-    seeds = sorted(table["seed"].unique(), key=text_order)
+    seeds = sorted(factorize(table["seed"])[1], key=text_order)
     runs, run = np.unique(
         curve * len(seeds) + _positions(table, "seed", seeds), return_inverse=True
     )
@@ -129,7 +142,8 @@ def _positions(table: "pd.DataFrame", column: str, names: Sequence[str]) -> Int[
     """The position among the names of each row's entry in a column."""
     import pandas as pd
 
-    return pd.Index(names).get_indexer(table[column].to_numpy())
+    codes, texts = factorize(table[column])
+    return pd.Index(names).get_indexer(texts)[codes]
 
 
 def _notes(

@@ -22,7 +22,7 @@ expectation maximisation.
 """
 
 from itertools import product, starmap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -56,10 +56,9 @@ def complete(
     known = np.isfinite(scores)
     if known.all():
         return Completed(scores, np.zeros_like(scores))
-    best = np.where(known, scores, -np.inf).max(2)
-    started = known.any(2)
-    level = np.array([row[have].mean() for row, have in zip(best, started, strict=True)])
-    scale = np.array([row[have].std() for row, have in zip(best, started, strict=True)])
+    started: Any = known.any(2)
+    best = np.where(started, np.where(known, scores, -np.inf).max(2), np.nan)
+    level, scale = np.nanmean(best, 1), np.nanstd(best, 1)
     typical = np.median(scale[scale > 0]) if (scale > 0).any() else 1.0
     scale = np.maximum(scale, 0.1 * typical)
     level, scale = level[:, None, None], scale[:, None, None]
@@ -72,8 +71,9 @@ def complete(
     filled[started], variance[started] = curves.filled, curves.variance
     if not started.all():
         residual = curves.filled - curves.mean[task]
-        weights, left = _whole_curves(residual, (task, config), np.nonzero(~started), features)
-        filled[~started] += weights
+        gone: Any = np.nonzero(~started)
+        predicted, left = _whole_curves(residual, (task, config), gone, features)
+        filled[~started] += predicted
         variance[~started] = left[:, None] * np.diagonal(curves.covariance)
     return Completed(np.where(known, scores, level + scale * filled), scale**2 * variance)
 

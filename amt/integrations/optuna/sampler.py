@@ -298,7 +298,9 @@ class AMTSampler(BaseSampler):
                 pending.append((at, following))
         observed = list(dict.fromkeys(observed))
         self._warn(study, [value for *_, value in observed], reported)
-        observed = [(*cell, float(self._outcome.forward(value))) for *cell, value in observed]
+        observed = [
+            (at, epoch, float(self._outcome.forward(value))) for at, epoch, value in observed
+        ]
         last, cells = len(self._steps) - 1, {cell[:2] for cell in observed}
         failed = [at for at, of_config in trials.items() if all(map(_has_failed, of_config))]
         if failed:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from jaxtyping import Int
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -17,13 +18,18 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from amt.curves import LearningCurves
+from amt.databases.long_form.fidelities import FIDELITIES, fidelities_of
 from amt.integrations.optuna.spaces import space_of_distributions
 from amt.outcome import Outcome
 from amt.space import comparable, own_value
 
 
 def sources_from_studies(
-    storage: str | BaseStorage, names: Iterable[str] | None = None, *, first_step: int = 0
+    storage: str | BaseStorage,
+    names: Iterable[str] | None = None,
+    *,
+    first_step: int = 0,
+    fidelities: int = FIDELITIES,
 ) -> LearningCurves:
     """Past studies of an Optuna storage as source tasks.
 
@@ -39,6 +45,8 @@ def sources_from_studies(
         names: of the studies; by default all that have one objective and intermediate values. Leave
             out the study to be tuned.
         first_step: the step that trials report for their first epoch.
+        fidelities: the largest number of epochs. Where trials report more, as at steps of their
+            own, the last value of a trial up to one of so many log-spaced ones stands for it.
 
     Raises:
         ValueError: no study has intermediate values, or a named one has none or several
@@ -47,7 +55,7 @@ def sources_from_studies(
         KeyError: there is no such study.
 
     Warns:
-        UserWarning: a study shares no step with another.
+        UserWarning: a study shares no step with another, or steps are put together as fidelities.
     """
     known = optuna.get_all_study_names(storage)
     chosen = list(known if names is None else names)
@@ -78,26 +86,40 @@ def sources_from_studies(
     if not len(space):
         raise ValueError("no parameter is in all trials of all studies with more than one value")
     configs: dict[Hashable, tuple[int, dict[str, Any]]] = {}
-    cells: dict[tuple[int, int, int], list[float]] = {}
+    reported: list[tuple[int, int, dict[int, float]]] = []
     for task, name in enumerate(chosen):
         for trial in trials[name]:
             config = {p: own_value(space[p], trial.params[p]) for p in space}
             row, _ = configs.setdefault(comparable(config), (len(configs), config))
+            curve: dict[int, float] = {}
             for step, value in trial.intermediate_values.items():
                 if step < first_step:
                     raise ValueError(
                         f"study {name!r}, trial {trial.number} reported step {step}, before the "
                         f"first step {first_step}"
                     )
-                cell = cells.setdefault((task, row, step - first_step + 1), [])
-                if np.isfinite(value):
-                    cell.append(value)
-    _warn_of_other_steps(chosen, cells, first_step)
-    epochs = sorted({epoch for _, _, epoch in cells})
+                curve[step - first_step + 1] = value
+            reported.append((task, row, curve))
+    steps = np.array(sorted({epoch for _, _, curve in reported for epoch in curve}))
+    epochs = fidelities_of(steps, fidelities)
+    if len(epochs) < len(steps):
+        warnings.warn(
+            f"trials report {len(steps)} different steps, which are put together as {len(epochs)} "
+            "fidelities (fidelities=)",
+            stacklevel=2,
+        )
+    cells: dict[tuple[int, int, int], list[float]] = {}
+    for task, row, curve in reported:
+        at = {int(np.searchsorted(epochs, epoch)): curve[epoch] for epoch in sorted(curve)}
+        for position, value in at.items():
+            cell = cells.setdefault((task, row, position), [])
+            if np.isfinite(value):
+                cell.append(value)
+    _warn_of_other_steps(chosen, cells, epochs - 1 + first_step)
     values = np.full((len(chosen), len(configs), len(epochs)), np.nan)
-    for (task, row, epoch), found in cells.items():
+    for cell, found in cells.items():
         if found:
-            values[task, row, epochs.index(epoch)] = np.mean(found)
+            values[cell] = np.mean(found)
     minimise = directions[chosen[0]] == StudyDirection.MINIMIZE
     outcome = Outcome.fit(values, minimise=minimise)
     return LearningCurves(
@@ -105,13 +127,13 @@ def sources_from_studies(
         space=space,
         tasks=chosen,
         scores=outcome.forward(values),
-        epochs=np.array(epochs),
+        epochs=epochs,
         outcome=outcome,
     )
 
 
 def _warn_of_other_steps(
-    studies: Sequence[str], cells: Iterable[tuple[int, int, int]], first_step: int
+    studies: Sequence[str], cells: Iterable[tuple[int, int, int]], steps: Int[np.ndarray, "epoch"]
 ) -> None:
     """Warn of studies whose steps are those of no other, so that nothing is learned of them."""
     epochs: dict[int, set[int]] = {task: set() for task in range(len(studies))}
@@ -120,9 +142,9 @@ def _warn_of_other_steps(
     for task, own in epochs.items():
         others = set().union(*(e for other, e in epochs.items() if other != task))
         if others and not own & others:
-            steps = ", ".join(str(epoch - 1 + first_step) for epoch in sorted(own)[:5])
+            few = ", ".join(str(steps[epoch]) for epoch in sorted(own)[:5])
             warnings.warn(
-                f"study {studies[task]!r} shares no step with another: it reports {steps} ...",
+                f"study {studies[task]!r} shares no step with another: it reports {few} ...",
                 stacklevel=3,
             )
 

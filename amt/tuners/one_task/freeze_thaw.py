@@ -16,7 +16,6 @@ Source: Swersky, Snoek, Adams (2014), Freeze-Thaw Bayesian Optimization, section
 """
 
 from itertools import product
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -24,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from amt.gp.task_regression.mixture import MixturePrior, MixtureState
-from amt.gp.task_regression.target import TargetPrior
+from amt.gp.observations import TargetPosterior
+from amt.gp.task_regression.mixture import Components
+from amt.gp.task_regression.target import Product, TargetPrior, TargetState
 from amt.kernels import FreezeThaw
 from amt.search.acquisition import log_expected_improvement
 from amt.search.simulate import Decision, Feedback, Prediction
@@ -39,51 +39,73 @@ SIGNALS, NOISES = (0.05, 0.2), (0.01, 0.04)
 
 
 class State(eqx.Module):
-    """The mixture, the configurations observed, and one to start with."""
+    """Priors and posteriors, one for each lengthscale, and a configuration to start with."""
 
-    mixture: MixtureState
+    prior: TargetPrior
+    target: TargetState
     observed: Bool[Array, "config"]
     start: Array
 
 
-def prior(problem: Problem) -> MixturePrior:
-    """The grid of priors of the target, in which no score of a source is."""
+def priors(problem: Problem) -> TargetPrior:
+    """The prior of the target for each lengthscale, in which no score of a source is."""
     features, epochs = problem.features, problem.epochs / problem.epochs[-1]
-    dtype, shape = features.dtype, (len(features), len(epochs))
+    dtype, count = features.dtype, len(features)
     squared = jnp.sum(jnp.square(features[:, None] - features), 2)
-    apart = jnp.sqrt(squared[np.triu_indices(len(features), 1)])
+    apart = jnp.median(jnp.sqrt(squared[np.triu_indices(count, 1)]))
     decay = FreezeThaw(jnp.ones((), dtype), jnp.full((), 0.2, dtype))(epochs, epochs)
-    components = []
-    for lengthscale, signal, noise in product(LENGTHSCALES, SIGNALS, NOISES):
-        r = jnp.sqrt(5 * squared) / (lengthscale * jnp.median(apart))
-        components.append(
-            TargetPrior(
-                mean=jnp.full(shape, 0.5, dtype),
-                weighted=jnp.full((1, *shape), 0.3, dtype),
-                config=(1 + r + jnp.square(r) / 3) * jnp.exp(-r),
-                fidelity=jnp.full((len(epochs),) * 2, signal**2, dtype),
-                course=jnp.zeros((len(epochs),) * 2, dtype),
-                own=(2 * signal) ** 2 * decay,
-                noise=jnp.full(len(epochs), noise**2, dtype),
-            )
+    everywhere = jnp.ones_like(decay)
+    ones, zeros = jnp.ones(count, dtype), jnp.zeros((count, count), dtype)
+    nothing = Product(zeros, zeros[0], 0 * decay)
+    scales = jnp.asarray(list(product(SIGNALS, NOISES)), dtype) ** 2
+    each = jnp.ones(len(scales), dtype)
+    components = Components(
+        log_weight=-jnp.log(len(scales) * each),
+        noise=scales[:, 1],
+        transfer=0 * each,
+        residual=scales[:, 0],
+        surface=0 * each,
+    )
+
+    def of_lengthscale(lengthscale: Array) -> TargetPrior:
+        r = jnp.sqrt(5 * squared) / (lengthscale * apart)
+        return TargetPrior(
+            mean=jnp.full((count, len(epochs)), 0.5, dtype),
+            typical=jnp.full(len(epochs), 0.5, dtype),
+            weighted=jnp.zeros((1, count, len(epochs)), dtype),
+            course=0.3**2 * everywhere,
+            error=nothing,
+            residual=Product((1 + r + jnp.square(r) / 3) * jnp.exp(-r), ones, everywhere),
+            own=2**2 * decay,
+            surface=nothing,
+            noise=jnp.ones(len(epochs), dtype),
+            components=components,
         )
-    stacked: Any = jax.tree.map(lambda *leaves: jnp.stack(leaves), *components)
-    return MixturePrior(stacked, jnp.full(len(components), -np.log(len(components)), dtype))
+
+    return jax.vmap(of_lengthscale)(jnp.asarray(LENGTHSCALES, dtype))
 
 
 def init(key: PRNGKeyArray, problem: Problem) -> State:
     """Start with a random configuration."""
-    count = len(problem.features)
-    mixture = MixtureState.init(prior(problem), problem.budget + 1)
-    return State(mixture, jnp.zeros(count, bool), jax.random.randint(key, (), 0, count))
+    count, prior = len(problem.features), priors(problem)
+    target = jax.vmap(lambda one: TargetState.init(one, problem.budget + 1))(prior)
+    start = jax.random.randint(key, (), 0, count)
+    return State(prior, target, jnp.zeros(count, bool), start)
 
 
 def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
     """Condition on the latest score, and train what may still become the best."""
     arrays = feedback.config, feedback.epoch, feedback.score, feedback.observed
-    mixture = state.mixture.update(*arrays)
+    target = jax.vmap(lambda one, prior: one.update(prior, *arrays))(state.target, state.prior)
     observed = state.observed.at[feedback.config].max(feedback.observed)
-    posterior = mixture.posterior()
+    log_weights = state.prior.components.log_weight + target.log_density
+    shape = -1, *target.mean.shape[2:]
+    posterior = TargetPosterior(
+        target.mean.reshape(shape),
+        target.variance.reshape(shape),
+        jax.nn.log_softmax(log_weights.ravel()),
+    )
+    noise = jax.vmap(TargetPrior.noises)(state.prior).reshape(-1, shape[-1])
     matched = posterior.matched()
     last, value = matched.mean[:, -1], jnp.max(matched.mean, axis=1)
     best = jnp.max(jnp.where(observed, last, -jnp.inf))
@@ -96,9 +118,9 @@ def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
         jnp.where(any_observed, jnp.argmax(values), started),
         jnp.where(any_observed, jnp.argmax(jnp.where(observed, value, -jnp.inf)), started),
         jnp.isfinite(matched.variance).all(),
-        Prediction(posterior, mixture.noise),
+        Prediction(posterior, noise),
     )
-    return State(mixture, observed, state.start), decision
+    return State(state.prior, target, observed, state.start), decision
 
 
 RECORD = Record(
