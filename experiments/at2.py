@@ -36,10 +36,10 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from amt.compilation import use_compilation_cache
 from amt.evaluation.figures import recommendation_figure, save_figure
+from amt.evaluation.progress import bar_of_parts
 from amt.evaluation.provenance import fingerprint
 from amt.evaluation.runs import NOT_SHARED, Run, run
 from amt.evaluation.settings import check_settings, run_main
@@ -55,18 +55,10 @@ def main(conf: DictConfig) -> None:
     folder = output_folder(values) if output is None else Path(str(output)).resolve()
     console = Console()
     use_compilation_cache()
-    columns = TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn()
     try:
         check_settings({"log_x": log_x})
-        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-            bar = progress.add_task("parts")
-            done = run(
-                values,
-                folder,
-                lambda number, total, stage: progress.update(
-                    bar, completed=number, total=total, description=f"part {number}: {stage}"
-                ),
-            )
+        with bar_of_parts(console) as progress:
+            done = run(values, folder, progress)
     except (KeyError, ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
         sys.exit(f"at2.py: {error.args[0] if isinstance(error, KeyError) else error}")
     figure = recommendation_figure(done.frame, log_x=log_x)

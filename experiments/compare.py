@@ -26,10 +26,10 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from amt.compilation import use_compilation_cache
 from amt.evaluation.comparison import comparison_run, console_of_comparison
+from amt.evaluation.progress import bar_of_parts
 from amt.evaluation.settings import run_main
 
 
@@ -38,18 +38,11 @@ def main(conf: DictConfig) -> None:
     values: dict[str, Any] = OmegaConf.to_container(conf, resolve=True)  # pyright: ignore
     console = Console()
     use_compilation_cache()
-    columns = TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-        bar = progress.add_task("parts")
-        try:
-            folder, table = comparison_run(
-                values,
-                lambda number, total, stage: progress.update(
-                    bar, completed=number, total=total, description=f"part {number}: {stage}"
-                ),
-            )
-        except (KeyError, ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
-            sys.exit(f"compare.py: {error.args[0] if isinstance(error, KeyError) else error}")
+    try:
+        with bar_of_parts(console) as progress:
+            folder, table = comparison_run(values, progress)
+    except (KeyError, ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
+        sys.exit(f"compare.py: {error.args[0] if isinstance(error, KeyError) else error}")
     console.print(console_of_comparison(table, folder.name))
     console.print(f"{folder / 'comparison.md'}", soft_wrap=True, highlight=False)
 

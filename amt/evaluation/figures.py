@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 
 from amt.databases import DATABASES
 from amt.evaluation.statistics import CELL, label_of, methods_of, summarize
+from amt.files import atomic_write
 from amt.kernels import AT2, KERNELS
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -88,7 +89,7 @@ def recommendation_figure(
     bands = "bands: standard error of the mean over them" if cells > 1 else "no bands: one cell"
     name = results["database"].iloc[0]
     if title is None:
-        title = DATABASES[name].title if name in DATABASES else Path(name).stem
+        title = title_of(name)
     figure.suptitle(f"{title}: {counted}; {bands}", fontsize=8)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
@@ -97,10 +98,16 @@ def recommendation_figure(
     return figure
 
 
+def title_of(database: str) -> str:
+    """How figures call a database, or a file."""
+    return DATABASES[database].title if database in DATABASES else Path(database).stem
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Save a figure as PDF or PNG, by the ending of `path`; the same figure is the same bytes."""
     metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
-    figure.savefig(path, dpi=200, metadata=metadata)
+    form = path.suffix.removeprefix(".")
+    atomic_write(path, lambda f: figure.savefig(f, format=form, dpi=200, metadata=metadata))
 
 
 def difference_figure(places: pd.Series, pairs: pd.DataFrame, title: str) -> Figure:

@@ -1,6 +1,7 @@
 """Runs of tuners on the splits of a database, into a folder: from plain settings to results.
 
-Settings are those of `experiments/conf/at2.yaml`, as plain dicts, lists and values. The folder is
+Settings are those of `experiments/conf/at2.yaml`, as plain dicts, lists and values, and where
+sources are to be made bad, `bad_sources`: `kind` and `share` of `bad_sources.spoil`. The folder is
 that of `amt.evaluation.store`, so that a run that was stopped goes on where it was.
 """
 
@@ -21,6 +22,7 @@ import pandas as pd
 
 from amt import databases
 from amt.curves import LearningCurves
+from amt.evaluation.bad_sources import spoil
 from amt.evaluation.experiment import Experiment
 from amt.evaluation.plugins import load_plugins
 from amt.evaluation.provenance import data_fingerprint, provenance
@@ -110,6 +112,8 @@ def run(
             num_sources=values["num_sources"],
             draws=values["draws"],
         )
+        if bad := values.get("bad_sources"):
+            splits = [s._replace(sources=spoil(s.sources, seed=s.index, **bad)) for s in splits]
         cells = make_cells(splits, seeds=values["seeds"])
         chunks = make_chunks(cells, size=values["chunk"])
         experiment = Experiment(

@@ -18,7 +18,7 @@ _LISTS = ("tuners", "plugins")
 _GROUPS = ("kernel", "inference", "acquisition")
 _TEXTS = ("database", "split", "precision", "noise")
 _SWITCHES = ("nugget", "log_x")
-_OTHERS = ("database_options", "pair", "repeat", "num_sources", "workers")
+_OTHERS = ("database_options", "bad_sources", "pair", "repeat", "num_sources", "workers")
 
 
 def check_settings(values: Mapping[str, Any]) -> None:
@@ -47,7 +47,8 @@ def check_settings(values: Mapping[str, Any]) -> None:
         _LISTS,
         lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v),
     )
-    require("settings by name", (*_GROUPS, "database_options"), lambda v: isinstance(v, Mapping))
+    named = (*_GROUPS, "database_options", "bad_sources")
+    require("settings by name", named, lambda v: isinstance(v, Mapping))
     require("a name", _TEXTS, lambda v: isinstance(v, str))
     require("true or false", _SWITCHES, lambda v: isinstance(v, bool))
     require(
