@@ -52,6 +52,13 @@ def use_compilation_cache() -> Path | None:
     return folder
 
 
+def compiler_options(*, optimise: bool = True) -> dict[str, Any]:
+    """Options of XLA, empty but on a CPU, with which programs are compiled in less time."""
+    if jax.default_backend() != "cpu":
+        return {}
+    return _QUICK if optimise else _QUICKEST
+
+
 def quick_jit(function: Function, *, optimise: bool = True) -> Function:
     """`equinox.filter_jit`, on a CPU with less time spent on the program than it takes to run.
 
@@ -62,10 +69,8 @@ def quick_jit(function: Function, *, optimise: bool = True) -> Function:
 
     @cache
     def compiled() -> Callable[..., Any]:
-        on_cpu = jax.default_backend() == "cpu"
-        options = (_QUICK if optimise else _QUICKEST) if on_cpu else {}
         jit: Any = eqx.filter_jit
-        return jit(function, compiler_options=options)
+        return jit(function, compiler_options=compiler_options(optimise=optimise))
 
     @wraps(function)
     def call(*args: Any, **keywords: Any) -> Any:

@@ -16,9 +16,6 @@ from amt.curves import LearningCurves
 from amt.evaluation.statistics import METRICS
 
 METHODS = ("amt", "task_regression", "best_list", "source_best", "one_epoch_each", "random_search")
-"""The tuners that come with amt."""
-
-RUN_BY_DEFAULT = tuple(method for method in METHODS if method != "task_regression")
 """The tuners that `experiments/conf/at2.yaml` names."""
 
 SMALL_RUN = {

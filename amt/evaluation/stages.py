@@ -12,6 +12,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from amt.compilation import compiler_options
+
 
 class Stage:
     """A function of one cell that runs on many, side by side on all devices.
@@ -51,7 +53,8 @@ class Stage:
                 out_specs=by_cell,
                 check_vma=False,
             )
-            self._compiled[key] = jax.jit(function).lower(*args).compile()
+            lowered = jax.jit(function).lower(*args)
+            self._compiled[key] = lowered.compile(compiler_options=compiler_options())
         compiled = perf_counter()
         output = jax.block_until_ready(self._compiled[key](*args))
         return output, compiled - start, perf_counter() - compiled

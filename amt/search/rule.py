@@ -65,6 +65,15 @@ def suggest(
     return Query(config, jnp.argmax(remaining[config]))
 
 
-def recommend(posterior: TargetPosterior) -> Int[Array, ""]:
-    """The configuration with the largest posterior mean at any epoch."""
-    return jnp.argmax(jnp.max(posterior.average(posterior.mean), axis=1))
+def recommend(
+    posterior: TargetPosterior, among: Bool[Array, "config"] | None = None
+) -> Int[Array, ""]:
+    """The configuration with the largest posterior mean at any epoch.
+
+    Args:
+        among: those that can be recommended, where there is one; None for all.
+    """
+    value = jnp.max(posterior.average(posterior.mean), axis=1)
+    if among is not None:
+        value = jnp.where(among | ~among.any(), value, -jnp.inf)
+    return jnp.argmax(value)

@@ -462,6 +462,8 @@ class Tuner:
     def recommend(self) -> int:
         """The configuration with the largest posterior mean among those that did not fail.
 
+        In task regression, of those with a score, if there is one.
+
         Raises:
             NothingToRecommendError: there is none in the search space that did not fail.
         """
@@ -472,10 +474,12 @@ class Tuner:
                 f"{len(self._outside)} are outside of the search space and "
                 f"{len(excluded) - len(self._outside)} in it failed; ask for another, or add one"
             )
-        posterior = self.posterior()
-        excluded = jnp.asarray(excluded, int)
-        mean = posterior.mean.at[..., excluded, :].set(-jnp.inf)
-        return int(recommend(posterior._replace(mean=mean)))
+        posterior, among = self.posterior(), None
+        mean = posterior.mean.at[..., jnp.asarray(excluded, int), :].set(-jnp.inf)
+        if self._settings["model"] == "task_regression":
+            told = {number for number, *_ in self._state.told}.difference(excluded)
+            among = jnp.asarray([number in told for number in range(len(self.configs))])
+        return int(recommend(posterior._replace(mean=mean), among))
 
     def _trial(self, number: int, epoch: int) -> Trial:
         return Trial(number, dict(self.configs[number]), epoch, self._state.latest(number))

@@ -3,7 +3,8 @@
 Before the loop the model (`amt.gp.task_regression`) is fitted to the sources (`fit`), and made into
 the prior of the target (`condition`). In the loop every score costs one update of each
 component, and the configuration with the largest expected lead (`amt.search.acquisition`) is
-trained next. Accuracies are modelled through the arcsine of their square root.
+trained next. Of those that have a score, the one with the largest posterior mean is recommended,
+before there is one of all. Accuracies are modelled through the arcsine of their square root.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from amt.gp.task_regression.model import TaskRegression
 from amt.gp.task_regression.target import TargetPrior, TargetState
@@ -35,10 +36,11 @@ class Learned(eqx.Module):
 
 
 class State(eqx.Module):
-    """The target's posterior, in units of the transform."""
+    """The target's posterior, in units of the transform, and the configurations with a score."""
 
     prior: TargetPrior
     target: TargetState
+    observed: Bool[Array, "config"]
     outcome: Outcome | None = eqx.field(static=True)
 
 
@@ -47,7 +49,8 @@ def init(key: PRNGKeyArray, learned: Learned) -> State:
     del key
     # One more: the loop's first step has no score.
     target = TargetState.init(learned.prior, learned.budget + 1)
-    return State(learned.prior, target, learned.outcome)
+    observed = jnp.zeros(len(learned.prior.mean), bool)
+    return State(learned.prior, target, observed, learned.outcome)
 
 
 def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
@@ -56,14 +59,15 @@ def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
     prior, observed = state.prior, feedback.observed
     target = state.target.update(prior, feedback.config, feedback.epoch, score, observed)
     posterior = target.posterior(prior)
+    seen = state.observed.at[feedback.config].max(observed)
     values = expected_lead(posterior, feedback.remaining, jnp.max(posterior.mean))
     decision = Decision(
         jnp.argmax(values),
-        recommend(posterior),
+        recommend(posterior, seen),
         jnp.isfinite(posterior.variance).all(),
         Prediction(posterior, prior.noises(), state.outcome),
     )
-    return State(prior, target, state.outcome), decision
+    return State(prior, target, seen, state.outcome), decision
 
 
 def prepare(

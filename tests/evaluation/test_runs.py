@@ -13,7 +13,7 @@ import pytest
 from amt.databases import DATABASES
 from amt.evaluation.runs import run
 from amt.tuners import TUNERS
-from tests.problems import RUN_BY_DEFAULT, SMALL_RUN, small_curves
+from tests.problems import METHODS, SMALL_RUN, small_curves
 from tests.processes import ROOT, Script
 
 CURVES = small_curves()
@@ -105,7 +105,7 @@ def test_an_experiment_on_a_file_of_losses(tmp_path):
     settings = "split=leave_one_out", "budget=4", "inference.steps=3", "output=out"
     options = "+database_options={minimise: true, columns: {score: loss}}"
     printed = start(tmp_path, f"database={tmp_path / 'losses.csv'}", *settings, options).finish()
-    assert f"{len(RUN_BY_DEFAULT)} of {len(RUN_BY_DEFAULT)} parts computed" in printed
+    assert f"{len(METHODS)} of {len(METHODS)} parts computed" in printed
     results = pd.read_parquet(tmp_path / "out" / "results.parquet")
     assert set(results["target"]) == {f"t{t}" for t in range(CURVES.num_tasks)}
     best = results[results["rank"] == 0].iloc[0]
