@@ -78,7 +78,8 @@ def transfer_figure(table: pd.DataFrame, title: str) -> Figure:
             axis.tick_params(labelsize=7)
             axis.spines[["top", "right"]].set_visible(False)
         axes[0].set_ylabel("normalized regret (%)", fontsize=8)
-    figure.supxlabel("share of bad sources", fontsize=8)
+    for axis in grid[-1]:
+        axis.set_xlabel("share of bad sources", fontsize=8)
     figure.suptitle(f"{title}; bars: standard error of the mean over targets", fontsize=8)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=7)
