@@ -30,12 +30,9 @@ def main(conf: DictConfig) -> None:
     except (KeyError, ValueError, FileNotFoundError) as error:
         sys.exit(f"fidelity_quality.py: {error.args[0] if isinstance(error, KeyError) else error}")
     best: Any = table.loc[table["recommended"]].iloc[0]
-    enough = best["information_lower"] >= values["good_enough"]
-    what = (
-        "the cheapest epoch that is good enough" if enough else "no epoch is good enough; the last"
-    )
     console.print(
-        f"{values['database']}: {what}: {best['epoch']}, at {best['cost']:.1%} of the cost; "
+        f"{values['database']}: the cheapest epoch that is good enough is {best['epoch']}, at "
+        f"{best['cost']:.1%} of the cost: "
         f"information {best['information']:.2f} (from {best['information_lower']:.2f}), "
         f"rank correlation {best['rank_correlation']:.2f}, "
         f"wrong most similar task {best['wrong_nearest']:.0%}",

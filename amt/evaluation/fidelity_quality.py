@@ -22,8 +22,8 @@ diverged configuration outweighs others.
 
 *Cost* is that of training to the epoch as a share of training to the last, of epochs where costs
 are not known. *Information per cost* is their ratio. Recommended is the cheapest epoch that is good
-enough: the first with the lower end of the interval of information above a threshold, else the
-last. Intervals are of 95%, by the bootstrap over tasks.
+enough: the first with at least a given share of the information of the best epoch, both by the
+lower ends of their intervals. Intervals are of 95%, by the bootstrap over tasks.
 
 Source: Spearman (1904); van der Waerden (1952) for normal scores; Efron (1979) for the bootstrap.
 """
@@ -53,7 +53,7 @@ _INTERVALS = {
 
 
 def fidelity_quality(
-    curves: LearningCurves, *, top: int = 10, good_enough: float = 0.8, seed: int = 0
+    curves: LearningCurves, *, top: int = 10, good_enough: float = 0.9, seed: int = 0
 ) -> pd.DataFrame:
     """One row an epoch, with the columns that the module names.
 
@@ -62,7 +62,7 @@ def fidelity_quality(
 
     Args:
         top: k, at most the number of configurations.
-        good_enough: threshold of information.
+        good_enough: share of the information of the best epoch.
         seed: of the bootstrap.
 
     Raises:
@@ -100,8 +100,8 @@ def fidelity_quality(
             ends = tuple(np.square(np.maximum(end, 0)) for end in ends)
         table[name], table[f"{name}_lower"], table[f"{name}_upper"] = ends
     table["information_per_cost"] = table["information"] / table["cost"]
-    enough = np.flatnonzero(table["information_lower"] >= good_enough)
-    table["recommended"] = np.arange(len(table)) == (enough[0] if enough.size else len(table) - 1)
+    lower = table["information_lower"].to_numpy()
+    table["recommended"] = np.arange(len(table)) == np.argmax(lower >= good_enough * lower.max())
     return table
 
 

@@ -48,7 +48,8 @@ def transfer_table(
                 row[f"regret_{budget}"] = 100 * at["normalized_regret"]
                 row[f"regret_{budget}_error"] = 100 * at["normalized_regret_error"]
             rows.append(row)
-    return pd.DataFrame(rows).sort_values(["kind", "method", "share"], ignore_index=True)
+    table: Any = pd.DataFrame(rows)
+    return table.sort_values(["kind", "method", "share"], ignore_index=True)
 
 
 def transfer_figure(table: pd.DataFrame, title: str) -> Figure:
@@ -64,7 +65,7 @@ def transfer_figure(table: pd.DataFrame, title: str) -> Figure:
     for kind, axes in zip(kinds, grid, strict=True):
         for budget, axis in zip(budgets, axes, strict=True):
             for method, (color, line) in zip(methods, styles(len(methods)), strict=True):
-                rows = table[(table["kind"] == kind) & (table["method"] == method)]
+                rows: Any = table[(table["kind"] == kind) & (table["method"] == method)]
                 look = {"color": color, "linestyle": line, "lw": 1.4, "label": label_of(method)}
                 regret = rows[f"regret_{budget}"]
                 if rows["share"].isna().all():
@@ -77,7 +78,8 @@ def transfer_figure(table: pd.DataFrame, title: str) -> Figure:
             axis.tick_params(labelsize=7)
             axis.spines[["top", "right"]].set_visible(False)
         axes[0].set_ylabel("normalized regret (%)", fontsize=8)
-    figure.supxlabel("share of bad sources", fontsize=8)
+    for axis in grid[-1]:
+        axis.set_xlabel("share of bad sources", fontsize=8)
     figure.suptitle(f"{title}; bars: standard error of the mean over targets", fontsize=8)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=7)
@@ -113,7 +115,7 @@ def transfer_run(
         ).frame
 
     # No source is bad, whatever the kind.
-    good = frame("good", tuners=[*without, *values["tuners"]])
+    good: Any = frame("good", tuners=[*without, *values["tuners"]])
     of_sources = good[~good["method"].isin(without)]
     results = {
         (kind, share): of_sources

@@ -44,7 +44,7 @@ def epochs_within(results: pd.DataFrame, curves: LearningCurves, within: float) 
         within: normalized regret.
     """
     ordered = results.sort_values(["target", "split", "repeat", "seed", "order", "query"])
-    budget = ordered["query"].max()
+    budget = int(ordered["query"].max())  # pyright: ignore
     names, *columns = (
         ordered[name].to_numpy().reshape(-1, budget)
         for name in ("target", "normalized_regret", "config", "epoch", "score")
@@ -59,7 +59,7 @@ def epochs_within(results: pd.DataFrame, curves: LearningCurves, within: float) 
         cost = curves.cost[task[:, None], config, np.searchsorted(curves.epochs, epoch)]
         cost = np.nancumsum(np.where(np.isnan(score), 0.0, cost), axis=1)
         spent = cost[np.arange(len(epochs)), epochs - 1]
-    each = pd.DataFrame(
+    each: Any = pd.DataFrame(
         {"target": names[:, 0], "epochs": epochs, "reached": reached, "cost": spent}
     )
     return each.groupby("target").mean()
@@ -87,7 +87,8 @@ def roi_table(
         of_within = []
         for count, frame in {0: without, **results}.items():
             for method in methods_of(frame):
-                each = epochs_within(frame[frame["method"] == method], curves, within)
+                of_method: Any = frame[frame["method"] == method]
+                each = epochs_within(of_method, curves, within)
                 epochs, error = mean_and_standard_error(each["epochs"].to_numpy())
                 row = {"within": within, "method": method, "sources": count}
                 row |= {"epochs": float(epochs), "error": float(error)}
@@ -124,7 +125,7 @@ def roi_figure(table: pd.DataFrame, title: str) -> Figure:
     grid = figure.subplots(2, len(shares), squeeze=False)
     projects = np.geomspace(1, 1e4, 100)
     for within, (above, below) in zip(shares, grid.T, strict=True):
-        rows = table[table["within"] == within]
+        rows: Any = table[table["within"] == within]
         with_sources, without = rows[rows["sources"] > 0], rows[rows["sources"] == 0]
         methods = [*methods_of(with_sources), *methods_of(without)]
         for method, (color, line) in zip(methods, styles(len(methods)), strict=True):

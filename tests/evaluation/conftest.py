@@ -1,4 +1,4 @@
-"""Settings of experiments, as their scripts are given them."""
+"""Shared by tests of experiments: their settings, as scripts are given them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,3 +20,9 @@ def experiment_settings() -> Callable[..., dict[str, Any]]:
             return OmegaConf.to_container(compose(name, list(overrides)), resolve=True)  # type: ignore
 
     return settings
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Figures are made but not drawn, which takes seconds; `test_output.py` draws one."""
+    monkeypatch.setattr("amt.evaluation.output.save_figure", lambda figure, path: None)

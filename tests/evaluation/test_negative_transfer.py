@@ -11,7 +11,7 @@ OVERRIDES = (
     "database=made_up",
     "tuners=[best_list]",
     "without=[random_search]",
-    "shares=[0,0.67,1]",
+    "shares=[0,1]",
     "every=2",
     "budget=3",
     "workers=1",
@@ -32,11 +32,11 @@ def test_the_table_has_a_row_for_each_kind_tuner_and_share():
     figure = transfer_figure(table, "made up")
     assert len(figure.axes) == 2  # 10 and 25 epochs
     bars = figure.axes[0].containers[0]
-    assert_allclose(bars[0].get_ydata(), table["regret_10"][:2])
+    assert_allclose(bars[0].get_ydata().astype(float), table["regret_10"][:2])
 
 
 def test_the_more_sources_are_flipped_the_worse_is_the_best_of_their_mean(
-    monkeypatch, tmp_path, experiment_settings
+    monkeypatch, tmp_path, experiment_settings, no_figures
 ):
     monkeypatch.setattr("amt.databases.load", lambda name: CURVES)
     settings = experiment_settings("negative_transfer", *OVERRIDES)
@@ -47,11 +47,10 @@ def test_the_more_sources_are_flipped_the_worse_is_the_best_of_their_mean(
     of_list = table[table["method"] == "best_list"].set_index(["kind", "share"])["regret_3"]
     assert of_list["flipped", 0] == of_list["shuffled", 0] < of_list["flipped", 1]
     assert table["share"].isna().sum() == 2
-    assert len(reports) == 2 + 4
+    assert len(reports) == 2 + 2
     parts = {path.parent.name: path for path in folder.glob("*/results.parquet")}
-    assert set(parts) == {"good", "flipped_0.67", "flipped_1", "shuffled_0.67", "shuffled_1"}
-    for name in ("csv", "md", "pdf", "png"):
-        assert (folder / f"negative_transfer.{name}").stat().st_size > 0
+    assert set(parts) == {"good", "flipped_1", "shuffled_1"}
+    assert len(pd.read_csv(folder / "negative_transfer.csv")) == len(table)
     reports.clear()
     pd.testing.assert_frame_equal(transfer_run(settings, lambda *r: reports.append(r))[1], table)
     assert not reports

@@ -75,7 +75,7 @@ def test_sources_pay_for_themselves_by_what_they_save_in_each_project():
 def test_the_figure_has_projects_above_and_all_that_is_spent_below():
     figure = roi_figure(roi_table({1: FEW, 3: MANY}, NONE, CURVES), "made up")
     above, _, below, _ = figure.axes
-    assert_allclose(above.containers[0][0].get_ydata(), [4.5, 3])
+    assert_allclose(above.containers[0][0].get_ydata().astype(float), [4.5, 3])
     labels = [line.get_label() for line in below.lines]
     assert labels == ["random search", "1 source", "3 sources"]
     projects, total = below.lines[2].get_data()
@@ -83,7 +83,7 @@ def test_the_figure_has_projects_above_and_all_that_is_spent_below():
 
 
 def test_a_run_has_the_same_targets_for_all_numbers_of_sources(
-    monkeypatch, tmp_path, experiment_settings
+    monkeypatch, tmp_path, experiment_settings, no_figures
 ):
     monkeypatch.setattr("amt.databases.load", lambda name: CURVES)
     overrides = "database=made_up", "tuners=[best_list]", "without=[random_search]", "every=2"
@@ -95,8 +95,6 @@ def test_a_run_has_the_same_targets_for_all_numbers_of_sources(
     frames = [pd.read_parquet(folder / name / "results.parquet") for name in names]
     assert [sorted(set(frame["target"])) for frame in frames] == [["task 0", "task 2"]] * 3
     assert [frame["split"].nunique() for frame in frames] == [2, 4, 2]
-    assert {path.name for path in folder.iterdir() if path.is_file()} == {
-        f"roi.{ending}" for ending in ("csv", "md", "pdf", "png")
-    }
+    assert len(pd.read_csv(folder / "roi.csv")) == len(table)
     with pytest.raises(ValueError, match="number of sources must be a whole number from 1, not 0"):
         roi_run(settings | {"sources": [0]}, lambda *_: None)
