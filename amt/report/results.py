@@ -1,4 +1,4 @@
-"""Sections on the folders of experiments: runs (`amt.evaluation.runs`) and comparisons of them."""
+"""Sections on the folders of experiments: runs (`amt.evaluation.runs`), comparisons and sweeps."""
 
 import json
 from collections.abc import Sequence
@@ -9,9 +9,15 @@ import pandas as pd
 
 from amt.databases import DATABASES
 from amt.evaluation.comparison import entries_of_comparison
-from amt.evaluation.figures import difference_figure, recommendation_figure
+from amt.evaluation.figures import (
+    difference_figure,
+    inference_figure,
+    kernel_figure,
+    recommendation_figure,
+)
 from amt.evaluation.statistics import CELL, label_of
-from amt.evaluation.tables import entries_of_results
+from amt.evaluation.sweeps import budgets_of, highlights
+from amt.evaluation.tables import entries_of_results, entries_of_runs
 from amt.files import read_json
 from amt.report.page import Drawing, Facts, Section, Table
 
@@ -22,14 +28,21 @@ _PLACES = 16  # of a critical-difference diagram
 
 
 def result_sections(root: Path) -> list[Section]:
-    """Sections on all results below a folder: what was run and where, comparisons, runs."""
+    """Sections on all results below a folder: what was run and where, comparisons, sweeps, runs.
+
+    The runs of a sweep have no sections of their own.
+    """
     found = [file.parent for file in sorted(root.rglob("settings.json")) if _is_run(file.parent)]
     finished = [folder for folder in found if _is_finished(folder)]
     compared = [file.parent for file in sorted(root.rglob("comparison.csv"))]
     together = [folder for folder in compared if folder not in finished]
     sections = [_overview(root, found)] if found else []
     sections += [Section(_name(root, folder), _comparison(folder)) for folder in together]
-    return sections + [_run(root, folder) for folder in finished]
+    tables = [file.parent for file in sorted(root.rglob("table.csv"))]
+    swept = [folder for folder in tables if any(folder.glob("*/*/timings.json"))]
+    sections += [Section(_name(root, folder), _sweep(folder)) for folder in swept]
+    alone = [folder for folder in finished if not {*folder.parents} & {*swept}]
+    return sections + [_run(root, folder) for folder in alone]
 
 
 def _is_run(folder: Path) -> bool:
@@ -56,7 +69,7 @@ def _overview(root: Path, folders: Sequence[Path]) -> Section:
             "run": _name(root, folder),
             "database": _title(values["database"]),
             "split": values["split"],
-            "sources": values["num_sources"] or "all",
+            "sources": values["num_sources"] or ("four" if values["split"] == "paper" else "all"),
         }
         if _is_finished(folder):
             timings = read_json(folder / "timings.json")
@@ -74,7 +87,7 @@ def _overview(root: Path, folders: Sequence[Path]) -> Section:
         "Cells are pairs of a target and a seed; seconds are those of all computation, compiling "
         "included; the machine is that of the latest run"
     )
-    return Section("What was run, and where", [Table.of(caption, pd.DataFrame(rows))])
+    return Section("What was run, and where", [Table.of(caption, pd.DataFrame(rows, dtype=object))])
 
 
 def _run(root: Path, folder: Path) -> Section:
@@ -109,7 +122,7 @@ def _run(root: Path, folder: Path) -> Section:
 
 def _comparison(folder: Path) -> list[Table | Drawing]:
     """Table and critical-difference diagram, as `amt.evaluation.comparison` left them."""
-    table = pd.read_csv(folder / "comparison.csv").fillna({"note": ""})
+    table = pd.read_csv(folder / "comparison.csv", converters={"note": str})
     heads, rows = entries_of_comparison(table)
     caption = (
         "Normalized regret and rank after some epochs, area under the regret, mean place by it, "
@@ -129,6 +142,18 @@ def _comparison(folder: Path) -> list[Table | Drawing]:
     return blocks
 
 
+def _sweep(folder: Path) -> list[Table | Drawing]:
+    """Table and figure of the runs of a sweep, as `amt.evaluation.reports` left them."""
+    table = pd.read_csv(folder / "table.csv")
+    budgets = budgets_of(table)
+    draw = kernel_figure if table["inference"].nunique() == 1 else inference_figure
+    caption = "Runs of the sweep: the best, the published and the worst of each database"
+    return [
+        Table(caption, *entries_of_runs(highlights(table))),
+        Drawing("All runs of the sweep", draw(table, budgets)),
+    ]
+
+
 def _seconds(timings: Any) -> Table:
     rows = [
         {"tuner": label_of(name), **of_tuner["seconds"]}
@@ -145,7 +170,7 @@ def _settings(folder: Path, values: Any) -> Table:
     entries = {name: json.dumps(value) for name, value in values.items()}
     versions: dict[str, set[str]] = {}
     for file in sorted(folder.glob("parts/*/*.json")):
-        for name, version in (read_json(file) or {})["provenance"]["versions"].items():
+        for name, version in read_json(file)["provenance"]["versions"].items():
             versions.setdefault(name, set()).add(version)
     entries |= {f"version of {name}": ", ".join(sorted(v)) for name, v in versions.items()}
     return Table("Settings and versions", ["name", "value"], list(map(list, entries.items())), True)

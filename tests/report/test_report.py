@@ -10,6 +10,7 @@ from ConfigSpace import Categorical, ConfigurationSpace, EqualsCondition, Float,
 import amt
 from amt.evaluation.comparison import write_comparison
 from amt.evaluation.statistics import label_of, summarize
+from amt.evaluation.sweeps import collect
 from amt.files import write_json
 from tests.problems import METHODS, SMALL_RUN, made_up_results, small_curves
 
@@ -74,7 +75,10 @@ def write_run(folder, results, **settings):
     folder.mkdir(parents=True)
     results.to_parquet(folder / "results.parquet")
     write_json(folder / "settings.json", {"settings": SMALL_RUN | settings})
-    of_tuner = {"seconds": {"compile": 9.0, "loop": 5.25}, "not_converged": 3}
+    of_tuner = {
+        "seconds": {"compile": 9.0, "fit": 4.0, "condition": 1.0, "loop": 5.25},
+        **{"not_converged": 3, "r_hat": None, "divergences": None},
+    }
     timings = {
         "cells": 5,
         "skipped": {"tpe": "needs <optuna>"},
@@ -125,6 +129,20 @@ def test_comparisons_have_their_table_and_diagram(tmp_path):
         assert page.text.count(f"{area:.1f}") >= 2
     assert "Mean place among 6 tuners" in page.text
     assert "(not run: needs <optuna>)" in page.text
+
+
+def test_a_sweep_is_one_section(tmp_path):
+    for config in ("matern", "tree"):
+        kernel = {"task": "icm", "config": config, "fidelity": "at2"}
+        folder = tmp_path / "bundled" / f"icm-{config}-at2-mle"
+        write_run(folder, made_up_results(5, 25), kernel=kernel, inference={"name": "mle"})
+    collect(tmp_path).to_csv(tmp_path / "table.csv", index=False)
+    assert main([str(tmp_path)]) == 0
+    page = read_page(tmp_path / "report.html")
+    assert page.tags.count("section") == 2
+    assert page.tags.count("svg") == 1
+    assert "matern" in page.text
+    assert "coverage 10 (%)" in page.text
 
 
 def test_a_folder_with_nothing_in_it_is_one_message(tmp_path, capsys):
