@@ -122,7 +122,8 @@ def _run(root: Path, folder: Path) -> Section:
 
 def _comparison(folder: Path) -> list[Table | Drawing]:
     """Table and critical-difference diagram, as `amt.evaluation.comparison` left them."""
-    table = pd.read_csv(folder / "comparison.csv", converters={"note": str})
+    table = pd.read_csv(folder / "comparison.csv")
+    table["note"] = table["note"].astype(object).where(table["note"].notna(), "")
     heads, rows = entries_of_comparison(table)
     caption = (
         "Normalized regret and rank after some epochs, area under the regret, mean place by it, "

@@ -8,7 +8,7 @@ import pytest
 from ConfigSpace import Categorical, ConfigurationSpace, EqualsCondition, Float, Integer
 
 import amt
-from amt.evaluation.comparison import write_comparison
+from amt.evaluation.comparison import by_target, comparison_table, differences
 from amt.evaluation.statistics import label_of, summarize
 from amt.evaluation.sweeps import collect
 from amt.files import write_json
@@ -62,6 +62,7 @@ def read_page(path):
     text = path.read_text()
     assert text.startswith("<!DOCTYPE html>")
     page = Page(text)
+    page.references = [r for r in page.references if not r.startswith("data:image/png;base64,")]
     assert all(r.startswith("#") for r in page.references)
     assert {r.partition(")")[0][1:] for r in page.references} <= set(page.ids)
     assert not {"script", "b", "link", "img", "iframe", "object"} & set(page.tags)
@@ -116,19 +117,20 @@ def test_results_are_in_tables_and_figures(tmp_path, capsys):
 
 def test_comparisons_have_their_table_and_diagram(tmp_path):
     pytest.importorskip("scikit_posthocs")
-    folder, together = tmp_path / "a-all", tmp_path / "sources_all"
-    write_run(folder, made_up_results(5, budget=25))
-    together.mkdir()
-    table = write_comparison([folder], folder, "amt")
-    write_comparison([folder], together, "amt")
+    results = made_up_results(5, budget=25)
+    skipped = {"tpe": "needs <optuna>"}
+    seconds = dict.fromkeys(METHODS, 0.25)
+    table = comparison_table(results, seconds, reference="amt", skipped=skipped)
+    table.to_csv(tmp_path / "comparison.csv", index=False)
+    differences(by_target(results)).pairs.to_csv(tmp_path / "pairs.csv")
     assert main([str(tmp_path), "--output", str(tmp_path / "page.html")]) == 0
     page = read_page(tmp_path / "page.html")
-    assert page.tags.count("section") == 3
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("section") == page.tags.count("svg") == 1
     for area in table["area"].dropna():
-        assert page.text.count(f"{area:.1f}") >= 2
+        assert f"{area:.1f}" in page.text
     assert "Mean place among 6 tuners" in page.text
-    assert "(not run: needs <optuna>)" in page.text
+    assert page.text.count("not run") == 1
+    assert f"{label_of('tpe')} (not run: needs <optuna>)" in page.text
 
 
 def test_a_sweep_is_one_section(tmp_path):
