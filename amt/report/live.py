@@ -51,7 +51,9 @@ def tuner_section(title: str, tuner: Tuner, sources: LearningCurves, saved: Save
     score = np.asarray(posterior.average(posterior.mean)).max(1)
     score[state.failed] = -np.inf
     numbers = [n for n in np.argsort(-score, kind="stable").tolist() if n not in state.failed]
-    blocks: list[Any] = [Facts(_facts(saved) | epochs_saved(state, int(sources.epochs[-1])))]
+    blocks: list[Any] = [
+        Facts("State", _facts(saved) | epochs_saved(state, int(sources.epochs[-1])))
+    ]
     try:
         best = tuner.recommend()
         numbers = [best, *(n for n in numbers if n != best)]
@@ -80,7 +82,7 @@ def tuner_section(title: str, tuner: Tuner, sources: LearningCurves, saved: Save
         caption = "Weights of the past tasks in what is predicted, with 90% intervals"
         blocks += [
             Drawing(caption, tuner.plot_similarity()),
-            Table.of(caption, pd.DataFrame(columns), folded=True),
+            Table.of("The same weights in numbers", pd.DataFrame(columns), folded=True),
         ]
     names = list(sources.space)
     blocks += _waiting(
@@ -134,7 +136,7 @@ def _facts(saved: Saved) -> dict[str, str]:
 def _without_sources(title: str, saved: Saved, why: str) -> Section:
     state = saved.state
     unit = "metric" if state.unit == "metric" else "score"
-    blocks: list[Any] = [Facts(_facts(saved)), Note(why)]
+    blocks: list[Any] = [Facts("State", _facts(saved)), Note(why)]
     blocks += _waiting([[n, epoch, state.latest(n)] for n, epoch in state.pending], [])
     if state.added:
         caption = "Configurations beyond those of the sources, in their order"
@@ -148,12 +150,13 @@ def _recommendation(tuner: Tuner, best: int, state: State) -> Facts:
     predicted = tuner.predict([best])
     mean, lower, upper = (as_text(float(values[0, -1])) for values in predicted)
     return Facts(
+        "Recommendation",
         {
             "recommended": f"configuration {best}",
             **{name: as_text(value) for name, value in config.items()},
             "trained up to epoch": str(state.latest(best)),
             "predicted at the last": f"{mean}, 90% interval from {lower} to {upper}",
-        }
+        },
     )
 
 

@@ -31,6 +31,7 @@ class Note:
 class Facts:
     """Names and what is known of them."""
 
+    title: str
     entries: Mapping[str, str]
     kind: ClassVar = "facts"
 

@@ -100,7 +100,7 @@ def _run(root: Path, folder: Path) -> Section:
         f"{results['target'].nunique()} targets, {len(results[CELL].drop_duplicates())} cells, "
         f"{areas.size} tuners, {results['query'].max()} epochs on each target"
     )
-    blocks: list[Any] = [Facts({"database": _title(values["database"]), "results": counts})]
+    blocks: list[Any] = [Facts("Results", {"database": _title(values["database"]), "of": counts})]
     if (folder / "comparison.csv").is_file():
         blocks += _comparison(folder)
     else:
@@ -127,7 +127,8 @@ def _comparison(folder: Path) -> list[Table | Drawing]:
     heads, rows = entries_of_comparison(table)
     caption = (
         "Normalized regret and rank after some epochs, area under the regret, mean place by it, "
-        "wins, ties and losses of the reference against the tuner, own seconds for a run"
+        "wins, ties and losses of the reference, whose own row has ties alone, against the tuner, "
+        "and own seconds for a run"
     )
     blocks: list[Table | Drawing] = [Table(caption, ["tuner", *heads[1:]], rows)]
     if (folder / "pairs.csv").is_file():
