@@ -100,7 +100,8 @@ def _run(root: Path, folder: Path) -> Section:
         f"{results['target'].nunique()} targets, {len(results[CELL].drop_duplicates())} cells, "
         f"{areas.size} tuners, {results['query'].max()} epochs on each target"
     )
-    blocks: list[Any] = [Facts("Results", {"database": _title(values["database"]), "covered": counts})]
+    facts = {"database": _title(values["database"]), "covered": counts}
+    blocks: list[Any] = [Facts("Results", facts)]
     if (folder / "comparison.csv").is_file():
         blocks += _comparison(folder)
     else:
