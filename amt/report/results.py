@@ -134,7 +134,8 @@ def _comparison(folder: Path) -> list[Table | Drawing]:
     blocks: list[Table | Drawing] = [Table(caption, ["tuner", *heads[1:]], rows)]
     if (folder / "pairs.csv").is_file():
         pairs = pd.read_csv(folder / "pairs.csv", index_col=0)
-        places: Any = table.set_index("method")["place"].dropna().sort_values(kind="stable")
+        means: Any = table.set_index("method")["place"]
+        places = means.dropna().sort_values(kind="stable")
         shown = list(places.index[:_PLACES])
         title = (
             f"Mean place among {places.size} tuners by area under the regret\n"
@@ -149,7 +150,7 @@ def _sweep(folder: Path) -> list[Table | Drawing]:
     """Table and figure of the runs of a sweep, as `amt.evaluation.reports` left them."""
     table = pd.read_csv(folder / "table.csv")
     budgets = budgets_of(table)
-    draw = kernel_figure if table["inference"].nunique() == 1 else inference_figure
+    draw = kernel_figure if len(set(table["inference"])) == 1 else inference_figure
     caption = "Runs of the sweep: the best, the published and the worst of each database"
     return [
         Table(caption, *entries_of_runs(highlights(table))),
