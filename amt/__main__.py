@@ -3,6 +3,7 @@
 ```sh
 python -m amt                 # the list
 python -m amt check FILE ...  # as python -m amt.databases check
+python -m amt report PATH ... # as python -m amt.report
 ```
 """
 
@@ -14,8 +15,9 @@ from rich.console import Console
 COMMANDS = {
     "check": ("python -m amt check FILE", "name every bad row of a file of learning curves"),
     "tune": ("python experiments/live.py", "tune networks that are trained meanwhile"),
-    "report": ("python experiments/at2.py", "compare tuners on a database, tables and figures"),
-    "reports": ("make paper", "the paper's figures and tables from results/"),
+    "run": ("python experiments/at2.py", "compare tuners on a database, tables and figures"),
+    "report": ("python -m amt report PATH", "one HTML page of results and tuners' state files"),
+    "paper": ("make paper", "the paper's figures and tables from results/"),
     "download": ("python scripts/download_databases.py", "fetch HyperRec and LCBench"),
 }
 """What there is, by what it is for; scripts are in a clone of the repository."""
@@ -28,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from amt.databases.__main__ import main as check
 
         return check(arguments)
+    if arguments[:1] == ["report"]:
+        from amt.report.__main__ import main as report
+
+        return report(arguments[1:])
     console = Console(highlight=False, soft_wrap=True, markup=False)
     unknown = bool(arguments) and arguments[0] not in ("-h", "--help")
     if unknown:

@@ -136,16 +136,23 @@ def comparison_table(
 
 def markdown_of_comparison(table: pd.DataFrame) -> str:
     """The table of `comparison_table` in Markdown."""
+    heads, rows = entries_of_comparison(table)
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows), ""])
+
+
+def entries_of_comparison(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table of `comparison_table`, the first column that of the labels."""
     budgets = _budgets(table)
     columns = [*(f"regret_{b}" for b in budgets), *(f"rank_{b}" for b in budgets)]
     heads = ["", *(f"regret {b} (%)" for b in budgets), *(f"rank {b}" for b in budgets)]
     heads += ["area (%)", "place", "win/tie/loss", "s/run"]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    rows: list[list[str]] = []
     row: Any
     for _, row in table.iterrows():
         entries = _entries(row, [*columns, "area", "place"])
-        lines.append(f"| {' | '.join([*entries, '' if row['note'] else f'{row.seconds:.2f}'])} |")
-    return "\n".join([*lines, ""])
+        rows.append([*entries, "" if row["note"] else f"{row['seconds']:.2f}"])
+    return heads, rows
 
 
 def console_of_comparison(table: pd.DataFrame, title: str) -> Table:

@@ -56,18 +56,27 @@ def console_tables(
 
 def markdown_table(results: pd.DataFrame, *, budgets: Sequence[int] = BUDGETS) -> str:
     """Rank of every method after some epochs, and its normalized regret."""
+    heads, rows = entries_of_results(results, budgets=budgets)
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows), ""])
+
+
+def entries_of_results(
+    results: pd.DataFrame, *, budgets: Sequence[int] = BUDGETS
+) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of `markdown_table`, the first column that of the methods."""
     summary = summarize(results).set_index(["method", "query"])
     shown, cells = shown_budgets(set(results["query"]), budgets), _count(results)
-    heads = [f"rank {b}" for b in shown] + [f"regret {b} (%)" for b in shown]
-    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    heads = ["", *(f"rank {b}" for b in shown), *(f"regret {b} (%)" for b in shown)]
+    rows = []
     for method in methods_of(results):
         entries = [
             _entry(summary, (method, budget), metric, scale, cells, "±")
             for metric, scale in (("rank", 1), ("normalized_regret", 100))
             for budget in shown
         ]
-        lines.append(f"| {label_of(method)} | {' | '.join(entries)} |")
-    return "\n".join([*lines, ""])
+        rows.append([label_of(method), *entries])
+    return heads, rows
 
 
 def latex_table(frames: Mapping[str, pd.DataFrame], *, budgets: Sequence[int] = BUDGETS) -> str:
@@ -106,8 +115,8 @@ def latex_table(frames: Mapping[str, pd.DataFrame], *, budgets: Sequence[int] = 
 
 
 def latex_of_runs(table: pd.DataFrame) -> str:
-    """A LaTeX tabular of `highlights`: what differs, ranks, regret, forecast and seconds."""
-    heads, rows = _runs(table, r" $\pm$ ")
+    """A LaTeX tabular of `entries_of_runs`."""
+    heads, rows = entries_of_runs(table, r" $\pm$ ")
     tex = [[entry.replace("_", r"\_").replace("%", r"\%") for entry in row] for row in rows]
     left = heads.index("place")
     lines = [
@@ -122,14 +131,16 @@ def latex_of_runs(table: pd.DataFrame) -> str:
 
 
 def markdown_of_runs(table: pd.DataFrame) -> str:
-    """The table of `latex_of_runs` in Markdown."""
-    heads, rows = _runs(table, " ± ")
+    """The table of `entries_of_runs` in Markdown."""
+    heads, rows = entries_of_runs(table)
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows), ""])
 
 
-def _runs(table: pd.DataFrame, plus_minus: str) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of a table of the runs of a sweep."""
+def entries_of_runs(
+    table: pd.DataFrame, plus_minus: str = " ± "
+) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows for `highlights`: what differs, ranks, regret, forecast and seconds."""
     differing = [c for c in CHOICES if len(set(table[c])) > 1] or ["database"]
     differing += ["place"]
     budgets = budgets_of(table)

@@ -43,6 +43,7 @@ def similarity_figure(similarity: Similarity) -> Figure:
     around = np.abs(np.stack([similarity.lower, similarity.upper])[:, order] - mean)
     axes.errorbar(mean, rows, xerr=around, fmt="o", markersize=4, capsize=2)
     axes.axvline(0, color="0.7", lw=1, zorder=0)
-    axes.set_yticks(rows, [similarity.tasks[task] for task in order])
+    # A name with two $ is no formula.
+    axes.set_yticks(rows, [similarity.tasks[task] for task in order], parse_math=False)
     axes.set(xlabel="weight", title=f"Past tasks; transfer {similarity.transfer:.0%} likely")
     return figure
