@@ -57,7 +57,7 @@ def console_tables(
 def markdown_table(results: pd.DataFrame, *, budgets: Sequence[int] = BUDGETS) -> str:
     """Rank of every method after some epochs, and its normalized regret."""
     heads, rows = entries_of_results(results, budgets=budgets)
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = [f"| | {' | '.join(heads[1:])} |", "|---" * len(heads) + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows), ""])
 
 

@@ -37,7 +37,7 @@ def test_settings_that_can_be(right):
         ({"nugget": "maybe"}, "nugget must be true or false, not 'maybe'"),
         ({"log_x": "maybe"}, "log_x must be true or false, not 'maybe'"),
         ({"nugget": 1}, "nugget must be true or false, not 1"),
-        ({"nuget": True}, "no setting 'nuget'; there are acquisition, budget"),
+        ({"nuget": True}, "no setting 'nuget'; there are acquisition, bad_sources"),
         ({"pair": "x"}, "pair must be null, a number from 0 or a list .*, not 'x'"),
         ({"pair": []}, r"pair must be .*, not \[\]"),
         ({"pair": [0, 0]}, r"pair must be .* a list of different ones, not \[0, 0\]"),
