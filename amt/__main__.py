@@ -20,7 +20,7 @@ COMMANDS = {
     "paper": ("make paper", "the paper's figures and tables from results/"),
     "download": ("python scripts/download_databases.py", "fetch HyperRec and LCBench"),
 }
-"""What there is, by what it is for; scripts are in a clone of the repository."""
+"""Commands and what they do, by name; scripts need a clone of the repository."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,7 +28,6 @@ import os
 # other, sometimes forever. It reads this when it is loaded, before the imports below return.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,8 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from amt.compilation import use_compilation_cache
 from amt.evaluation.figures import recommendation_figure, save_figure
-from amt.evaluation.progress import bar_of_parts
+from amt.evaluation.progress import script_of_parts
 from amt.evaluation.provenance import fingerprint
 from amt.evaluation.runs import NOT_SHARED, Run, run
 from amt.evaluation.settings import check_settings, run_main
@@ -54,13 +52,9 @@ def main(conf: DictConfig) -> None:
     output, log_x = values.pop("output"), values.pop("log_x")
     folder = output_folder(values) if output is None else Path(str(output)).resolve()
     console = Console()
-    use_compilation_cache()
-    try:
+    with script_of_parts("at2.py", console) as progress:
         check_settings({"log_x": log_x})
-        with bar_of_parts(console) as progress:
-            done = run(values, folder, progress)
-    except (KeyError, ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
-        sys.exit(f"at2.py: {error.args[0] if isinstance(error, KeyError) else error}")
+        done = run(values, folder, progress)
     figure = recommendation_figure(done.frame, log_x=log_x)
     for ending in ("pdf", "png"):
         save_figure(figure, folder / f"figure.{ending}")

@@ -20,16 +20,14 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in at2.py
 
-import sys
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from amt.compilation import use_compilation_cache
 from amt.evaluation.comparison import comparison_run, console_of_comparison
-from amt.evaluation.progress import bar_of_parts
+from amt.evaluation.progress import script_of_parts
 from amt.evaluation.settings import run_main
 
 
@@ -37,12 +35,8 @@ from amt.evaluation.settings import run_main
 def main(conf: DictConfig) -> None:
     values: dict[str, Any] = OmegaConf.to_container(conf, resolve=True)  # pyright: ignore
     console = Console()
-    use_compilation_cache()
-    try:
-        with bar_of_parts(console) as progress:
-            folder, table = comparison_run(values, progress)
-    except (KeyError, ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
-        sys.exit(f"compare.py: {error.args[0] if isinstance(error, KeyError) else error}")
+    with script_of_parts("compare.py", console) as progress:
+        folder, table = comparison_run(values, progress)
     console.print(console_of_comparison(table, folder.name))
     console.print(f"{folder / 'comparison.md'}", soft_wrap=True, highlight=False)
 

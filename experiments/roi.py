@@ -17,16 +17,14 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in at2.py
 
-import sys
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from amt.compilation import use_compilation_cache
 from amt.evaluation.output import markdown
-from amt.evaluation.progress import bar_of_parts
+from amt.evaluation.progress import script_of_parts
 from amt.evaluation.roi import roi_run
 from amt.evaluation.settings import run_main
 
@@ -35,12 +33,8 @@ from amt.evaluation.settings import run_main
 def main(conf: DictConfig) -> None:
     values: Any = OmegaConf.to_container(conf, resolve=True)
     console = Console()
-    use_compilation_cache()
-    try:
-        with bar_of_parts(console) as progress:
-            folder, table = roi_run(values, progress)
-    except (KeyError, ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
-        sys.exit(f"roi.py: {error.args[0] if isinstance(error, KeyError) else error}")
+    with script_of_parts("roi.py", console) as progress:
+        folder, table = roi_run(values, progress)
     console.print(markdown(table), soft_wrap=True, highlight=False, markup=False)
     console.print(f"{folder / 'roi.md'}", soft_wrap=True, highlight=False)
 

@@ -1,4 +1,4 @@
-r"""What past tasks are worth: epochs that they save in a project, against those of collecting them.
+r"""Epochs that past tasks save in a later project, against those that collecting them took.
 
 A project has come *within* a share of the best after the first epoch from which on the normalized
 regret of all that is recommended, up to the budget, is at most that share; after the whole budget

@@ -8,7 +8,7 @@ from amt.curves import LearningCurves
 
 
 def failed_score(sources: LearningCurves, told: Iterable[float]) -> float:
-    """What a configuration that diverged, crashed or ran out of memory counts as at its last epoch.
+    """Last score that stands for a run that diverged, crashed or ran out of memory.
 
     One standard deviation of the sources' last scores below the worst of these and of the scores
     told, in the same units.

@@ -250,7 +250,7 @@ def _fit(estimate: Callable[..., Fitted], *args: Any, **options: Any) -> Fitted:
 
 
 AnySourcePosterior = AbstractSourcePosterior | Mixture | TaskRegressionPosterior
-"""What predicts any target by `condition`, and its noise."""
+"""Source posteriors that predict any target by `condition`."""
 
 
 def source_posterior(fit: Fitted, grid: CurveGrid) -> AnySourcePosterior:

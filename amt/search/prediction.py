@@ -14,7 +14,7 @@ HALVINGS = 50  # of the interval that has a quantile
 
 
 class MetricPrediction(NamedTuple):
-    """What the metric of each configuration after each epoch is expected to be measured as.
+    """Mean and interval of the metric of each configuration after each epoch.
 
     Attributes:
         mean: expectation.

@@ -64,7 +64,7 @@ def train(
 def negative_log_likelihood(
     gram: Float[Array, "config config"], residuals: Float[Array, "task config"]
 ) -> Float[Array, ""]:
-    """Of normal rows with the same covariance: the mean over all entries, a constant left out."""
+    """Negative log density of normal rows of one covariance, per entry and but for a constant."""
     root = jnp.linalg.cholesky(gram)
     whitened = solve_triangular(root, residuals.T, lower=True)
     return jnp.mean(jnp.square(whitened)) / 2 + jnp.mean(jnp.log(jnp.diagonal(root)))

@@ -17,6 +17,7 @@ lengthscale serves all \(\lambda\) and all tasks with the same configurations.
 Source: Rasmussen and Williams (2006), sections 2.2, 4.2 and 5.4.
 """
 
+from abc import abstractmethod
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ NOISES = np.array([1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0])
 
 
 class Posterior(NamedTuple):
-    """Of the noise-free scores of all configurations, in standardised units.
+    """Posterior of the noise-free scores of all configurations, in standardised units.
 
     Attributes:
         left_out: mean of each configuration that has a score given the others, in their order.
@@ -128,9 +129,9 @@ class OnFinalScores(Schedule):
     `choose` gives one value for each configuration, and the untried one of the largest is next.
     """
 
+    @abstractmethod
     def choose(self) -> Float[np.ndarray, "config"]:
         """The value of training each configuration."""
-        raise NotImplementedError
 
     def schedule(self):
         while self.untried.size:
@@ -152,5 +153,5 @@ class OnFinalScores(Schedule):
         return FinalScoreGP(self.sources.features)
 
     def posterior(self) -> Posterior:
-        """Of the target, from its own scores."""
+        """Condition the Gaussian process on the target's own scores."""
         return self.gp.posterior(self.scored, self.scores)

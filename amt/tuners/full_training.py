@@ -22,7 +22,7 @@ from amt.search.simulate import Decision, Feedback
 
 
 class State(eqx.Module):
-    """What was learned, the configuration in training, and the best score of each."""
+    """Prior of a tuner, the configuration in training, and the best score of each."""
 
     learned: Any
     current: Int[Array, ""]

@@ -16,7 +16,7 @@ from amt.gp.task_regression.target import Product, TargetPrior
 
 
 class OffGrid(eqx.Module):
-    """What is needed at configurations that the sources do not have.
+    """Kernel and interpolation for configurations that the sources do not have.
 
     Attributes:
         residual: kernel K_C.

@@ -48,6 +48,7 @@ class StudyState(NamedTuple):
         trials: the trials of a configuration, by its position.
         observed: (position, position of the epoch, score).
         pending: (position, position of the epoch) that running trials are at.
+        failed: positions of the configurations of which all trials failed.
         unplaced: how many trials that started before have no parameters yet.
     """
 
@@ -56,6 +57,7 @@ class StudyState(NamedTuple):
     trials: dict[int, list[FrozenTrial]]
     observed: list[tuple[int, int, float]]
     pending: list[tuple[int, int]]
+    failed: list[int]
     unplaced: int
 
 
@@ -227,8 +229,7 @@ class AMTSampler(BaseSampler):
         with precision(self._dtype):
             posterior = self._scorer.posterior(self._progress(state))
             best = np.asarray(posterior.average(posterior.mean)).max(1)
-        failed = {at for at, of_config in state.trials.items() if all(map(_has_failed, of_config))}
-        return all(best[own] >= best[at] for at in state.trials if at not in failed)
+        return all(best[own] >= best[at] for at in state.trials if at not in state.failed)
 
     # Trials as observations
 
@@ -306,7 +307,7 @@ class AMTSampler(BaseSampler):
         if failed:
             bad = failed_score(self._modelled, [score for *_, score in observed])
             observed += [(at, last, bad) for at in failed if (at, last) not in cells]
-        return StudyState(configs, position, trials, observed, pending, unplaced)
+        return StudyState(configs, position, trials, observed, pending, failed, unplaced)
 
     def _warn(self, study: Study, values: Sequence[float], reported: set[int]) -> None:
         """Warn, once, of values that have no effect or can hardly be of the sources' metric."""

@@ -13,8 +13,7 @@ Source: Perrone, Jenatton, Seeger, Archambeau (2018), Scalable Hyperparameter Tr
 sections 3 and 4.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -24,8 +23,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from amt.tuners import full_training
 from amt.tuners.deep import Network, train
-from amt.tuners.past_tasks.pretrained import FinalScores, condition, improvement
-from amt.tuners.record import HostProblem, Prepared, Pure, Record, RunStage
+from amt.tuners.past_tasks.pretrained import FinalScores, condition, improvement, prepare
+from amt.tuners.record import Pure, Record
 
 WIDTH, STEPS, LEARNING_RATE = 32, 200, 0.01
 
@@ -97,16 +96,6 @@ def pretrain(key: PRNGKeyArray, sources: FinalScores, *, capacity: int) -> Learn
     return Learned(gram, noise, sources.scale, jnp.zeros(len(gram), dtype), capacity)
 
 
-def prepare(
-    problems: Sequence[HostProblem], keys: Sequence[PRNGKeyArray], dtype: Any, stage: RunStage
-) -> Prepared:
-    """Fit to the sources of each problem."""
-    sources = FinalScores.of(problems, dtype)
-    room = full_training.capacity(problems[0].budget, problems[0].sources.num_epochs)
-    learned = stage("fit", pretrain, jnp.stack(list(keys)), sources, capacity=room)
-    return Prepared(learned, [{}] * len(problems))
-
-
 def init(key: PRNGKeyArray, learned: Learned) -> full_training.State:
     """Start without scores, at random."""
     start = jax.random.uniform(key, learned.start.shape, learned.start.dtype)
@@ -120,9 +109,7 @@ def choose(learned: Learned, scores: Float[Array, "config"]) -> Float[Array, "co
     values = (values - jnp.sum(values) / jnp.maximum(mask.sum(), 1)) / learned.scale
     zero = jnp.zeros_like(learned.start)
     mean, variance = condition(zero, learned.gram, learned.noise, configs, mask, values)
-    best = jnp.max(jnp.where(mask, values, -jnp.inf))
-    value = improvement(mean, variance, jnp.where(mask.any(), best, 0))
-    return jnp.where(mask.any(), value, learned.start)
+    return improvement(mean, variance, mask, values, learned.start)
 
 
 def step(state, feedback):
@@ -130,9 +117,11 @@ def step(state, feedback):
     return full_training.step(state, feedback, choose=choose)
 
 
+PREPARE = partial(prepare, pretrain=pretrain)
+
 RECORD = Record(
     name="ablr",
     label="ABLR",
     source="Perrone et al. (2018), Scalable Hyperparameter Transfer Learning",
-    make=lambda: Pure(init, step, prepare),
+    make=lambda: Pure(init, step, PREPARE),
 )

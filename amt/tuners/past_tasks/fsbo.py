@@ -11,8 +11,7 @@ Source: Wistuba, Grabocka (2021), Few-Shot Bayesian Optimization with Deep Kerne
 algorithms 1 and 2.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -21,8 +20,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from amt.tuners import full_training
 from amt.tuners.deep import Network, negative_log_likelihood, train
-from amt.tuners.past_tasks.pretrained import FinalScores, condition, improvement
-from amt.tuners.record import HostProblem, Prepared, Pure, Record, RunStage
+from amt.tuners.past_tasks.pretrained import FinalScores, condition, improvement, prepare
+from amt.tuners.record import Pure, Record
 
 WIDTH, STEPS, LEARNING_RATE = 32, 500, 0.005
 TASKS, POINTS = 4, 50
@@ -82,16 +81,6 @@ def pretrain(key: PRNGKeyArray, sources: FinalScores, *, capacity: int) -> Learn
     return Learned(kernel, sources.features, sources.scale, sources.place, capacity)
 
 
-def prepare(
-    problems: Sequence[HostProblem], keys: Sequence[PRNGKeyArray], dtype: Any, stage: RunStage
-) -> Prepared:
-    """Train on the sources of each problem."""
-    sources = FinalScores.of(problems, dtype)
-    room = full_training.capacity(problems[0].budget, problems[0].sources.num_epochs)
-    learned = stage("fit", pretrain, jnp.stack(list(keys)), sources, capacity=room)
-    return Prepared(learned, [{}] * len(problems))
-
-
 def init(key: PRNGKeyArray, learned: Learned) -> full_training.State:
     """Start without scores."""
     del key
@@ -115,9 +104,7 @@ def choose(learned: Learned, scores: Float[Array, "config"]) -> Float[Array, "co
     kernel = train(learned.kernel, loss, key, **how)
     gram, zero = kernel.gram(learned.features), jnp.zeros_like(learned.place)
     mean, variance = condition(zero, gram, kernel.noise, configs, mask, values)
-    best = jnp.max(jnp.where(mask, values, -jnp.inf))
-    value = improvement(mean, variance, jnp.where(mask.any(), best, 0))
-    return jnp.where(mask.any(), value, -learned.place)
+    return improvement(mean, variance, mask, values, -learned.place)
 
 
 def step(state, feedback):
@@ -125,9 +112,11 @@ def step(state, feedback):
     return full_training.step(state, feedback, choose=choose)
 
 
+PREPARE = partial(prepare, pretrain=pretrain)
+
 RECORD = Record(
     name="fsbo",
     label="FSBO",
     source="Wistuba, Grabocka (2021), Few-Shot Bayesian Optimization with Deep Kernel Surrogates",
-    make=lambda: Pure(init, step, prepare),
+    make=lambda: Pure(init, step, PREPARE),
 )

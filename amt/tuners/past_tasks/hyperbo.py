@@ -10,7 +10,7 @@ Source: Wang, Dahl, Swersky, Lee, Nado, Gilmer, Snoek, Ghahramani (2024), Pre-tr
 Processes for Bayesian Optimization, sections 3 and 4 (as HyperBO in 2021).
 """
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -20,8 +20,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from amt.tuners import full_training
 from amt.tuners.deep import Network, negative_log_likelihood, train
-from amt.tuners.past_tasks.pretrained import FinalScores, condition, improvement
-from amt.tuners.record import HostProblem, Prepared, Pure, Record, RunStage
+from amt.tuners.past_tasks.pretrained import FinalScores, condition, improvement, prepare
+from amt.tuners.record import Pure, Record
 
 WIDTH, STEPS, LEARNING_RATE = 16, 400, 0.03
 
@@ -84,16 +84,6 @@ def pretrain(key: PRNGKeyArray, sources: FinalScores, *, capacity: int) -> Learn
     return Learned(mean, gram, noise, sources.level, sources.scale, capacity)
 
 
-def prepare(
-    problems: Sequence[HostProblem], keys: Sequence[PRNGKeyArray], dtype: Any, stage: RunStage
-) -> Prepared:
-    """Pretrain on the sources of each problem."""
-    sources = FinalScores.of(problems, dtype)
-    room = full_training.capacity(problems[0].budget, problems[0].sources.num_epochs)
-    learned = stage("fit", pretrain, jnp.stack(list(keys)), sources, capacity=room)
-    return Prepared(learned, [{}] * len(problems))
-
-
 def init(key: PRNGKeyArray, learned: Learned) -> full_training.State:
     """Start without scores."""
     del key
@@ -105,9 +95,7 @@ def choose(learned: Learned, scores: Float[Array, "config"]) -> Float[Array, "co
     configs, mask, values = full_training.scored(scores, learned.capacity)
     values = (values - learned.level) / learned.scale
     mean, variance = condition(learned.mean, learned.gram, learned.noise, configs, mask, values)
-    best = jnp.max(jnp.where(mask, values, -jnp.inf))
-    value = improvement(mean, variance, jnp.where(mask.any(), best, 0))
-    return jnp.where(mask.any(), value, learned.mean)
+    return improvement(mean, variance, mask, values, learned.mean)
 
 
 def step(state, feedback):
@@ -115,9 +103,11 @@ def step(state, feedback):
     return full_training.step(state, feedback, choose=choose)
 
 
+PREPARE = partial(prepare, pretrain=pretrain)
+
 RECORD = Record(
     name="hyperbo",
     label="HyperBO",
     source="Wang et al. (2024), Pre-trained Gaussian Processes for Bayesian Optimization",
-    make=lambda: Pure(init, step, prepare),
+    make=lambda: Pure(init, step, PREPARE),
 )

@@ -1,6 +1,6 @@
-"""What tuners share whose prior of final scores is learned by gradient steps on the sources."""
+"""Pretraining a prior of final scores on the sources, and expected improvement under it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from amt.gp.observations import TargetPosterior
 from amt.search.acquisition import log_expected_improvement
+from amt.tuners import full_training
 from amt.tuners.final_score_gp import final_scores
 from amt.tuners.past_tasks.portfolio import portfolio
-from amt.tuners.record import HostProblem
+from amt.tuners.record import HostProblem, Prepared, RunStage
 
 
 class FinalScores(eqx.Module):
@@ -46,6 +47,21 @@ class FinalScores(eqx.Module):
         )
 
 
+def prepare(
+    problems: Sequence[HostProblem],
+    keys: Sequence[PRNGKeyArray],
+    dtype: Any,
+    stage: RunStage,
+    *,
+    pretrain: Callable[..., Any],
+) -> Prepared:
+    """Pretrain on the sources of each problem: by a function of a key, them and the capacity."""
+    sources = FinalScores.of(problems, dtype)
+    room = full_training.capacity(problems[0].budget, problems[0].sources.num_epochs)
+    learned = stage("fit", pretrain, jnp.stack(list(keys)), sources, capacity=room)
+    return Prepared(learned, [{}] * len(problems))
+
+
 def condition(
     mean: Float[Array, "config"],
     gram: Float[Array, "config config"],
@@ -65,8 +81,14 @@ def condition(
 
 
 def improvement(
-    mean: Float[Array, "config"], variance: Float[Array, "config"], best: Float[Array, ""]
+    mean: Float[Array, "config"],
+    variance: Float[Array, "config"],
+    mask: Bool[Array, "obs"],
+    scores: Float[Array, "obs"],
+    start: Float[Array, "config"],
 ) -> Float[Array, "config"]:
-    """Logarithm of the expected improvement over the best."""
+    """Logarithm of the expected improvement over the best score; `start` before there is one."""
+    best = jnp.where(mask.any(), jnp.max(jnp.where(mask, scores, -jnp.inf)), 0)
     every = jnp.ones((len(mean), 1), bool)
-    return log_expected_improvement(TargetPosterior(mean[:, None], variance[:, None]), every, best)
+    posterior = TargetPosterior(mean[:, None], variance[:, None])
+    return jnp.where(mask.any(), log_expected_improvement(posterior, every, best), start)

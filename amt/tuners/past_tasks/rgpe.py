@@ -30,7 +30,7 @@ class RankingWeightedEnsemble(SourceSurrogates):
         return expected_improvement(mean, np.sqrt(variance), mean[self.scored].max())
 
     def weights(self) -> Float[np.ndarray, "task+1"]:
-        """Of the sources, and of the target's own surrogate, which is last."""
+        """Weights of the sources' surrogates, and of the target's own, which is last."""
         scored, own = self.scored, self.posterior()
         means = np.vstack([self.means[:, scored], own.left_out])
         deviations = np.vstack([self.deviations[:, scored], own.deviation[scored]])

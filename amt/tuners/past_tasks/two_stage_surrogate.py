@@ -33,7 +33,7 @@ class TwoStageSurrogate(SourceSurrogates):
         return expected_improvement(mean, own.deviation, mean[self.scored].max())
 
     def weights(self) -> Float[np.ndarray, "task+1"]:
-        """Of the sources, and of the target's own surrogate, which is last."""
+        """Weights of the sources' surrogates, and of the target's own, which is last."""
         distances = np.append(discordant(self.means[:, self.scored], self.scores), 0)
         return 0.75 * np.maximum(1 - np.square(distances / BANDWIDTH), 0)
 
