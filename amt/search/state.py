@@ -210,8 +210,6 @@ def digest(*content: Any) -> str:
 
 # Acquisition functions by name
 
-_MOVED = {"amt.acquisition.": "amt.search.acquisition."}  # modules since the first state files
-
 
 def describe(acquisition: Acquisition) -> list[Any]:
     """The name and keywords of an acquisition function, under `functools.partial` too.
@@ -236,11 +234,10 @@ def _path(function: Any) -> str:
 
 
 def _current_name(name: str) -> str:
-    """The name in `ACQUISITIONS` of a function named by its module or by a former one."""
-    for former, module in _MOVED.items():
-        if name.startswith(former):
-            name = module + name.removeprefix(former)
+    """The name in `ACQUISITIONS` of a function named by a module that it is or was in."""
     for known, function in ACQUISITIONS.items():
-        if not isinstance(function, partial) and _path(function) == name:
+        own = not isinstance(function, partial) and _path(function)
+        moved = own and own.startswith("amt.") and name.startswith("amt.")
+        if own == name or (moved and own.rpartition(".")[2] == name.rpartition(".")[2]):
             return known
     return name

@@ -9,65 +9,117 @@ before there is one of all. Accuracies are modelled through the arcsine of their
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from amt.gp.task_regression.model import TaskRegression
 from amt.gp.task_regression.target import TargetPrior, TargetState
 from amt.inference.task_regression import fit_task_regression
 from amt.outcome import Outcome
-from amt.search.acquisition import expected_lead
+from amt.search.acquisition import ACQUISITIONS, Acquisition, expected_lead, needs
+from amt.search.cost import expected_cost
+from amt.search.final_scores import FinalScores
 from amt.search.fitting import as_modelled, source_grid, stack
-from amt.search.rule import recommend
+from amt.search.rule import recommend, values_against
 from amt.search.simulate import Decision, Feedback, Prediction
 from amt.tuners.record import HostProblem, Prepared, Pure, Record, RunStage
 
 
 class Learned(eqx.Module):
-    """The prior of the target, and the number of scores to make room for."""
+    """The prior of the target, the expected cost of its epochs, and the number of scores to hold.
+
+    Attributes:
+        cost: in units of the mean epoch's (`amt.search.cost.expected_cost`).
+        budget: the number.
+    """
 
     prior: TargetPrior
     outcome: Outcome | None = eqx.field(static=True)
     budget: int = eqx.field(static=True)
+    cost: Float[Array, "config epoch"] | None = None
 
 
 class State(eqx.Module):
-    """The target's posterior, in units of the transform, and the configurations with a score."""
+    """The target's posterior, in units of the transform, and what was observed.
+
+    Attributes:
+        observed: the configurations with a score.
+        best: the best score, in units of the transform; -inf before the first.
+        spent: the expected cost of what was trained.
+        key: of random rules.
+    """
 
     prior: TargetPrior
     target: TargetState
     observed: Bool[Array, "config"]
+    best: Float[Array, ""]
+    spent: Float[Array, ""]
+    key: PRNGKeyArray
+    cost: Float[Array, "config epoch"] | None
     outcome: Outcome | None = eqx.field(static=True)
 
 
 def init(key: PRNGKeyArray, learned: Learned) -> State:
     """Start from the prior, without scores."""
-    del key
-    # One more: the loop's first step has no score.
-    target = TargetState.init(learned.prior, learned.budget + 1)
-    observed = jnp.zeros(len(learned.prior.mean), bool)
-    return State(learned.prior, target, observed, learned.outcome)
+    prior, dtype = learned.prior, learned.prior.mean.dtype
+    return State(
+        prior=prior,
+        # One more: the loop's first step has no score.
+        target=TargetState.init(prior, learned.budget + 1),
+        observed=jnp.zeros(len(prior.mean), bool),
+        best=jnp.asarray(-jnp.inf, dtype),
+        spent=jnp.zeros((), dtype),
+        key=key,
+        cost=learned.cost,
+        outcome=learned.outcome,
+    )
 
 
-def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
-    """Condition on the latest score, and train what is expected to lead."""
+def step(
+    state: State,
+    feedback: Feedback,
+    *,
+    acquisition: Acquisition = expected_lead,
+    by_cost: bool = False,
+) -> tuple[State, Decision]:
+    """Condition on the latest score, and decide.
+
+    Args:
+        by_cost: whether values are per unit of cost.
+    """
     score = feedback.score if state.outcome is None else state.outcome.forward(feedback.score)
-    prior, observed = state.prior, feedback.observed
-    target = state.target.update(prior, feedback.config, feedback.epoch, score, observed)
+    prior, observed, config = state.prior, feedback.observed, feedback.config
+    target = state.target.update(prior, config, feedback.epoch, score, observed)
     posterior = target.posterior(prior)
-    seen = state.observed.at[feedback.config].max(observed)
-    values = expected_lead(posterior, feedback.remaining, jnp.max(posterior.mean))
+    seen = state.observed.at[config].max(observed)
+    best = jnp.where(observed, jnp.maximum(state.best, score), state.best)
+    expected = jnp.max(posterior.average(posterior.mean)[:, -1])
+    of_rule, key = jax.random.split(state.key)
+    values = values_against(
+        jnp.where(jnp.isfinite(best), best, expected),
+        posterior,
+        feedback.remaining,
+        acquisition,
+        key=of_rule,
+        final=FinalScores.of_state(prior, target, posterior)
+        if needs(acquisition, "final")
+        else None,
+        cost=state.cost if by_cost else None,
+    )
     decision = Decision(
         jnp.argmax(values),
         recommend(posterior, seen),
         jnp.isfinite(posterior.variance).all(),
         Prediction(posterior, prior.noises(), state.outcome),
     )
-    return State(prior, target, seen, state.outcome), decision
+    after = replace(state, target=target, observed=seen, best=best, key=key)
+    return after, decision
 
 
 def prepare(
@@ -94,12 +146,32 @@ def prepare(
     prior = stage("condition", TaskRegression.target_prior, fits.model, grids)
     of_problem = (jax.tree.map(lambda leaf: leaf[i], fits) for i in range(len(problems)))  # noqa: B023
     diagnostics = [fit.diagnostics() for fit in of_problem]
-    return Prepared(Learned(prior, outcome, problems[0].budget), diagnostics)
+    costs = [expected_cost(problem.sources) for problem in problems]
+    cost = jnp.asarray(np.stack(costs), grids.scores.dtype)
+    return Prepared(Learned(prior, outcome, problems[0].budget, cost), diagnostics)
+
+
+@cache
+def task_regression(acquisition: str, *, by_cost: bool = False) -> Pure:
+    """The tuner with an acquisition function of `amt.search.acquisition`."""
+    function = ACQUISITIONS[acquisition]
+    return Pure(init, partial(step, acquisition=function, by_cost=by_cost), prepare)
 
 
 RECORD = Record(
     name="task_regression",
     label="task regression",
     source="this library",
-    make=lambda: Pure(init, step, prepare),
+    make=lambda: task_regression("lead"),
 )
+
+RULES = [name for name in ACQUISITIONS if name != "lead"]
+RECORDS = [
+    Record(
+        name=f"task_regression_{rule}",
+        label=f"task regression, {rule.replace('_', ' ')}",
+        source="this library; " + (ACQUISITIONS[rule].__doc__ or "").rpartition("Source: ")[2],
+        make=lambda rule=rule: task_regression(rule),
+    )
+    for rule in RULES
+]
