@@ -124,6 +124,7 @@ def read(path: Path) -> Saved:
         entries.setdefault("unit", "score")
         name, keywords = settings["acquisition"]
         settings["acquisition"] = [_current_name(name), keywords]
+        settings.setdefault("by_cost", False)
         settings.setdefault("model", "multi_task")  # the only one of earlier versions
         return Saved(settings, State(**entries), arrays)
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError) as error:

@@ -22,12 +22,27 @@ from amt.gp.task_regression.model import TaskRegression
 from amt.gp.task_regression.target import TargetPrior, TargetState
 from amt.inference.task_regression import fit_task_regression
 from amt.outcome import Outcome
-from amt.search.acquisition import ACQUISITIONS, Acquisition, expected_lead, needs
+from amt.search.acquisition import (
+    ACQUISITIONS,
+    RULES,
+    Acquisition,
+    expected_lead,
+    needs,
+    options_of,
+)
 from amt.search.cost import expected_cost
 from amt.search.final_scores import FinalScores
 from amt.search.fitting import as_modelled, source_grid, stack
 from amt.search.rule import recommend, values_against
 from amt.search.simulate import Decision, Feedback, Prediction
+from amt.search.stopping import (
+    UTILITIES,
+    Utility,
+    expected_gains,
+    expected_improvement,
+    stops,
+)
+from amt.tuners.checks import check_choice
 from amt.tuners.record import HostProblem, Prepared, Pure, Record, RunStage
 
 
@@ -87,11 +102,13 @@ def step(
     *,
     acquisition: Acquisition = expected_lead,
     by_cost: bool = False,
+    utilities: Sequence[Utility] = (),
 ) -> tuple[State, Decision]:
     """Condition on the latest score, and decide.
 
     Args:
         by_cost: whether values are per unit of cost.
+        utilities: to say for each whether to stop; none for no stopping rule.
     """
     score = feedback.score if state.outcome is None else state.outcome.forward(feedback.score)
     prior, observed, config = state.prior, feedback.observed, feedback.config
@@ -112,13 +129,24 @@ def step(
         else None,
         cost=state.cost if by_cost else None,
     )
+    spent, stop = state.spent, None
+    if utilities:
+        cost = state.cost
+        spent += jnp.where(observed, cost[config, feedback.epoch], 0)
+        outcome = state.outcome
+        metric = best if outcome is None else outcome.inverse(best)
+        improvement = expected_improvement(posterior, prior.noises(), metric, outcome)
+        budget = target.rows.shape[1] - 1
+        gains = expected_gains(improvement, feedback.remaining, cost, spent, budget, utilities)
+        stop = stops(gains, utilities, seen.any())
     decision = Decision(
         jnp.argmax(values),
         recommend(posterior, seen),
         jnp.isfinite(posterior.variance).all(),
         Prediction(posterior, prior.noises(), state.outcome),
+        stop,
     )
-    after = replace(state, target=target, observed=seen, best=best, key=key)
+    after = replace(state, target=target, observed=seen, best=best, spent=spent, key=key)
     return after, decision
 
 
@@ -152,26 +180,55 @@ def prepare(
 
 
 @cache
-def task_regression(acquisition: str, *, by_cost: bool = False) -> Pure:
-    """The tuner with an acquisition function of `amt.search.acquisition`."""
-    function = ACQUISITIONS[acquisition]
-    return Pure(init, partial(step, acquisition=function, by_cost=by_cost), prepare)
+def task_regression(name: str = RULES["task_regression"], **options: Any) -> Pure:
+    """The tuner with an acquisition function by its name; the same for the same arguments.
+
+    Args:
+        options: of the function, and of `step`.
+
+    Raises:
+        ValueError: there is no such function or option.
+    """
+    check_choice("acquisition", name, ACQUISITIONS)
+    function, own = ACQUISITIONS[name], ("by_cost", "utilities")
+    of_rule = {option: value for option, value in options.items() if option not in own}
+    for option in of_rule:
+        check_choice(f"option of {name}", option, options_of(function))
+    of_step = {option: value for option, value in options.items() if option in own}
+    rule = partial(function, **of_rule) if of_rule else function
+    return Pure(init, partial(step, acquisition=rule, **of_step), prepare)
 
 
 RECORD = Record(
     name="task_regression",
     label="task regression",
     source="this library",
-    make=lambda: task_regression("lead"),
+    make=lambda acquisition=None: task_regression(**(acquisition or {})),
+    settings=("acquisition",),
 )
 
-RULES = [name for name in ACQUISITIONS if name != "lead"]
 RECORDS = [
     Record(
         name=f"task_regression_{rule}",
         label=f"task regression, {rule.replace('_', ' ')}",
-        source="this library; " + (ACQUISITIONS[rule].__doc__ or "").rpartition("Source: ")[2],
+        source="this library; its decision rule: "
+        + " ".join((function.__doc__ or "").rpartition("Source: ")[2].split()),
         make=lambda rule=rule: task_regression(rule),
     )
-    for rule in RULES
+    for rule, function in ACQUISITIONS.items()
+    if rule != RULES["task_regression"]
+]
+RECORDS += [
+    Record(
+        name="task_regression_by_cost",
+        label="task regression per cost",
+        source="this library; Snoek, Larochelle, Adams (2012), section 3.2",
+        make=lambda: task_regression(by_cost=True),
+    ),
+    Record(
+        name="task_regression_stopping",
+        label="task regression, stops",
+        source="this library; Lee et al. (2025), Cost-Sensitive Freeze-Thaw Bayesian Optimization",
+        make=lambda: task_regression(utilities=UTILITIES),
+    ),
 ]

@@ -41,6 +41,7 @@ __all__ = [
     "log_knowledge_gradient",
     "log_remaining_improvement",
     "needs",
+    "options_of",
     "remaining_improvement",
     "thompson_sampling",
     "top_two_thompson_sampling",
@@ -107,3 +108,10 @@ def function_of(acquisition: Acquisition) -> Any:
 def needs(acquisition: Acquisition, what: str) -> bool:
     """Whether a function takes `final`, the joint distribution, or `key`."""
     return what in inspect.signature(acquisition).parameters
+
+
+def options_of(function: Acquisition) -> list[str]:
+    """The names of a function's keyword-only parameters with a default, which are its options."""
+    parameters = inspect.signature(function).parameters.values()
+    optional = [p for p in parameters if p.default is not inspect.Parameter.empty]
+    return [p.name for p in optional if p.kind is inspect.Parameter.KEYWORD_ONLY]
