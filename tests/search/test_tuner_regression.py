@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import amt
 from amt.gp.task_regression.model import TaskRegression
 from amt.outcome import ArcsineOutcome, Outcome
-from amt.search.fitting import as_modelled, source_grid
 from amt.search.cost import expected_cost
+from amt.search.fitting import as_modelled, source_grid
 from amt.search.simulate import replay
 from amt.search.stopping import UTILITIES, Utility
 from amt.tuners.task_regression import Learned, init, task_regression

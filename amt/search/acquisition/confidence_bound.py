@@ -16,6 +16,11 @@ def upper_confidence_bound(
 ) -> Values:
     r"""\(\max_e \mu(c, e) + \beta\, \sigma(c, e)\) over the remaining epochs e of c.
 
+    ```python
+    rule = functools.partial(upper_confidence_bound, beta=0.5)
+    tuner = amt.Tuner(sources, 0, acquisition=rule)  # with beta 0.25: acquisition="ucb"
+    ```
+
     Source: Xiao, Xing, Neiswanger (2021), section 4.4, with beta 0.25; Srinivas, Krause, Kakade,
     Seeger (2010).
     """

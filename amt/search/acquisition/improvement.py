@@ -24,6 +24,10 @@ def log_expected_improvement(
     \(z = (\mu - f^\dagger) / \sigma\), computed without underflow for configurations far below
     the incumbent \(f^\dagger\).
 
+    ```python
+    tuner = amt.Tuner(sources, 0, acquisition="log_ei")
+    ```
+
     Source: Ament, Daulton, Eriksson, Balandat, Bakshy (2023), equation 9.
     """
     last = remaining.shape[1] - 1 - jnp.argmax(remaining[:, ::-1], axis=1)
@@ -40,6 +44,10 @@ def expected_improvement(
     r"""\(E[\max(f(c, e) - f^\dagger, 0)]\) at the last remaining epoch e of c.
 
     The exponential of `log_expected_improvement`: 0 where that underflows.
+
+    ```python
+    tuner = amt.Tuner(sources, 0, acquisition="ei")
+    ```
 
     Source: Jones, Schonlau, Welch (1998), equation 15.
     """

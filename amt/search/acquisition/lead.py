@@ -20,6 +20,10 @@ def expected_lead(
     is worth what it will reach. The leader is compared with the second. Of a mixture, it is that of
     the normal marginals with its mean and variance.
 
+    ```python
+    tuner = amt.Tuner(sources, 0)  # of task regression; of other models: acquisition="lead"
+    ```
+
     Source: Jones, Schonlau, Welch (1998), equation 15, with the posterior mean as in Frazier,
     Powell, Dayanik (2009), The Knowledge-Gradient Policy for Correlated Normal Beliefs.
     """
