@@ -97,7 +97,7 @@ def tune(
     console: Console,
     utility: amt.Utility,
 ) -> None:
-    """Trains for `budget` epochs in all, those of earlier runs included, or until it does not pay."""
+    """Trains for `budget` epochs in all, earlier runs included, or until that does not pay."""
     done = len(tuner.told)
     with ThreadPoolExecutor(at_once) as pool:
         running: dict[int, Future] = {}
