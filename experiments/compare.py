@@ -12,7 +12,7 @@ A job is one database and one number of sources. What is finished stays: the sam
 where it was stopped, tuner by tuner and chunk by chunk, and one with more tuners computes these
 alone. Each job, and all databases together, get a table, tests and a critical-difference diagram
 (`amt.evaluation.comparison`), and a table of the regret of U(b, y) = y - a (b / B)^c, y the best
-score after b of the budget B, cost where it is known and else epochs: of tuners that can stop, such as
+score after b of the budget B, cost where known and else epochs: of tuners that can stop, such as
 `task_regression_stopping`, at their stop, of others after the whole budget, and of all at the best
 stop in hindsight (`amt.evaluation.utility`). All settings are in `conf/compare.yaml`.
 
