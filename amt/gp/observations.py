@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -72,11 +73,13 @@ class TargetPosterior(NamedTuple):
     Attributes:
         mean, variance: of a mixture (`amt.gp.mixture`) with a leading axis of components.
         log_weights: of a mixture the logarithms of its weights, which sum to 1; else None.
+        trusted: of a mixture the components that the next query trusts; None for all.
     """
 
     mean: Float[Array, "*component config epoch"]
     variance: Float[Array, "*component config epoch"]
     log_weights: Float[Array, "component"] | None = None
+    trusted: Bool[Array, "component"] | None = None
 
     def average(self, values: Float[Array, "..."]) -> Float[Array, "..."]:
         """Average over the components by their weights; values without components stay."""
@@ -85,6 +88,14 @@ class TargetPosterior(NamedTuple):
         weights = jnp.exp(self.log_weights).reshape(-1, *(1,) * (values.ndim - 1))
         # Infinite values of components without weight do not count.
         return jnp.sum(jnp.where(weights > 0, weights * values, 0), axis=0)
+
+    def of_trusted(self) -> "TargetPosterior":
+        """The mixture of the components that are trusted alone."""
+        if self.trusted is None or self.log_weights is None:
+            return self
+        least = jnp.finfo(self.log_weights.dtype).min
+        log_weights = jnp.where(self.trusted, self.log_weights, least)
+        return self._replace(log_weights=jax.nn.log_softmax(log_weights), trusted=None)
 
     def matched(self) -> "TargetPosterior":
         """Normal marginals of the mixture's mean and variance; itself without components."""

@@ -91,10 +91,11 @@ def similarity_of(
     mean: Float[np.ndarray, "component task"],
     deviation: Float[np.ndarray, "component task"],
 ) -> Similarity:
-    """Summarise the weights under each component, of which that without transfer is last."""
-    transfer = weights[:-1].sum()
-    given = weights[:-1] / max(transfer, np.finfo(float).tiny)
+    """Summarise the weights under each component; without transfer they are 0 for certain."""
+    has = (deviation > 0).any(1)
+    transfer = weights[has].sum()
+    given = weights[has] / max(transfer, np.finfo(float).tiny)
     lower, upper = (
-        mixture_quantile(given, mean[:-1], deviation[:-1], share) for share in (0.05, 0.95)
+        mixture_quantile(given, mean[has], deviation[has], share) for share in (0.05, 0.95)
     )
-    return Similarity(tasks, given @ mean[:-1], lower, upper, float(transfer))
+    return Similarity(tasks, given @ mean[has], lower, upper, float(transfer))

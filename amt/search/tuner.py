@@ -311,7 +311,7 @@ class Tuner:
         rows = list(range(len(self.configs)) if numbers is None else numbers)
         for number in rows:
             self._require_known(number)
-        mean, variance, log_weights = self.posterior()
+        mean, variance, log_weights, _ = self.posterior()
         mean, variance = (leaf[..., jnp.asarray(rows, int), :] for leaf in (mean, variance))
         posterior = TargetPosterior(mean, variance, log_weights)
         noise = np.asarray(self._scorer.source.noise)

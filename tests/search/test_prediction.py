@@ -81,14 +81,17 @@ def test_weights_agree_with_dense_algebra(tuner):
     prior, root = source.prior, np.asarray(source.root)
     cells = np.array([entry[:2] for entry in progress.observed]).T
     scores = np.array([entry[2] for entry in progress.observed])
-    for component in (4, 8):
+    for component in (4, 8, 9):
         parts = np.asarray(prior.among(*cells))
         gram = np.tensordot(np.asarray(prior.components.parts)[component], parts, 1)
         gram += np.diag(np.asarray(prior.noises())[component][cells[1]])
-        cross = root @ np.asarray(prior.weighted)[:, *cells]
+        unknown = float(prior.components.strength[component])
+        rows = np.concatenate([unknown * prior.direction[None], prior.weighted])
+        roots = np.concatenate([np.full((5, 1), 0.2 * unknown), root], 1)
+        cross = roots @ rows[:, *cells]
         residual = scores - np.asarray(prior.means())[component][tuple(cells)]
-        want = 0.2 + cross @ np.linalg.solve(gram, residual)
-        variance = root @ root.T - cross @ np.linalg.solve(gram, cross.T)
+        want = 0.2 * (1 - unknown) + cross @ np.linalg.solve(gram, residual)
+        variance = roots @ roots.T - cross @ np.linalg.solve(gram, cross.T)
         np.testing.assert_allclose(mean[component], want, rtol=1e-8, atol=1e-8)
         np.testing.assert_allclose(deviation[component], np.sqrt(np.diag(variance)), rtol=1e-7)
 

@@ -36,6 +36,7 @@ from tinygp.kernels import Kernel
 from amt.curves import LearningCurves
 from amt.gp.grid import CurveGrid
 from amt.gp.noise import SeparableNoise
+from amt.gp.task_regression.alone import alone
 from amt.gp.task_regression.course import Course
 from amt.gp.task_regression.likelihood import Residual, feature_gram, leave_one_out
 from amt.gp.task_regression.mixture import Components
@@ -240,11 +241,10 @@ class TaskRegression(eqx.Module):
             weighted=scale * jnp.tensordot(weighted, tasks.curves, 1),
             course=variance * course,
             error=Product(jnp.diag(error), error, variance * of_error),
-            residual=Product(
-                residual.config, jnp.diagonal(residual.config), variance * residual.fidelity
-            ),
+            residual=Product.of(residual.config, variance * residual.fidelity),
             own=variance * (residual.own - jnp.diag(noise)),
-            surface=Product(surface, jnp.diagonal(surface), variance * (of_shared + of_tasks)),
+            surface=Product.of(surface, variance * (of_shared + of_tasks)),
+            alone=alone(grid.features, grid.epochs),
             noise=variance * noise,
             components=Components.of(surface.dtype),
         )

@@ -10,6 +10,7 @@ from tinygp.kernels import Kernel
 
 from amt.gp.grid import CurveGrid
 from amt.gp.observations import Observations, TargetPosterior
+from amt.gp.task_regression.alone import SMOOTH, kernel
 from amt.gp.task_regression.model import TaskRegression
 from amt.gp.task_regression.surface import Interpolation
 from amt.gp.task_regression.target import Product, TargetPrior
@@ -46,12 +47,14 @@ class OffGrid(eqx.Module):
             return _behind(product, cross, between, factor * kernel(extra) + own)
 
         one, share = jnp.ones((), extra.dtype), smooth.share
+        unknown = kernel(features.shape[1], extra.dtype)
         return prior._replace(
             mean=jnp.concatenate([prior.mean, weights @ prior.mean]),
             weighted=jnp.concatenate([prior.weighted, weights @ prior.weighted], 1),
             error=_behind(prior.error, nothing, error, error_variance),
             residual=of_kernel(prior.residual, self.residual, one, 0 * one),
             surface=of_kernel(prior.surface, smooth.kernel, share, 1 - share),
+            alone=of_kernel(prior.alone, unknown, one, (1 - SMOOTH) * one),
         )
 
 
@@ -127,8 +130,11 @@ class TaskRegressionPosterior(eqx.Module):
             extra: as of `condition`.
         """
         mean, covariance = self._prior_of(extra, None).weights(observations)
-        variance = jnp.einsum("ti,kij,tj->kt", self.root, covariance, self.root)
-        return 1 / len(self.root) + mean @ self.root.T, jnp.sqrt(jnp.maximum(variance, 0))
+        equal = jnp.full((len(self.root), 1), 1 / max(len(self.root), 1), mean.dtype)
+        root = jnp.concatenate([equal, self.root], 1)
+        variance = jnp.einsum("ti,kij,tj->kt", root, covariance, root)
+        mean = self.prior.components.shared[:, None] * equal[:, 0] + mean @ root.T
+        return mean, jnp.sqrt(jnp.maximum(variance, 0))
 
     def _prior_of(
         self, extra: Float[Array, "extra feature"] | None, observable: int | None

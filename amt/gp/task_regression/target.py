@@ -2,18 +2,22 @@ r"""A target in task regression: its prior from the sources, and conditioning on
 
 In the model of `amt.gp.task_regression.model` the prior of a target's curves is a mixture of normal
 ones (`amt.gp.task_regression.mixture`). That of component k has the mean \(m_k\) and a covariance
-that is a weighted sum of four parts,
+that is a weighted sum of six parts,
 
 \[ \begin{aligned}
    \text{course}   &: K_u(e, e'), &
    \text{transfer} &: \sum_i \Phi_{ice} \Phi_{ic'e'} + \kappa(c, c') V_\kappa(e, e'), \\
+   \text{strength} &: \delta_{ce} \delta_{c'e'}, &
    \text{residual} &: K_C(c, c') K_E(e, e') + 1[c = c'] K_d(e, e'), &
-   \text{surface}  &: R(c, c') V(e, e'),
+   \text{surface}  &: R(c, c') V(e, e'), &
+   \text{alone}    &: A(c, c') B(e, e'),
    \end{aligned} \]
 
 \(\Phi\) being the sources' curves times a root of the prior covariance of their weights, which are
 integrated out, and \(\kappa \otimes V_\kappa\) the error of the sources' curves themselves, at
-configurations that they do not have, or of which scores were filled in. Given n scores, the
+configurations that they do not have, or of which scores were filled in, \(\delta\) what the
+sources' mean curve of a configuration differs by from that of all, and \(A \otimes B\) of
+`amt.gp.task_regression.alone`. Given n scores, the
 covariance is \(k - A^\top A\), with a row of A for each score, and one more score of the cell i
 adds the row
 
@@ -35,7 +39,7 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Int
 
 from amt.gp.observations import Observations, TargetPosterior
-from amt.gp.task_regression.mixture import Components
+from amt.gp.task_regression.mixture import ALONE_NOISE, Components
 from amt.linalg import cholesky, solve_lower
 
 
@@ -51,6 +55,13 @@ class Product(NamedTuple):
     config: Float[Array, "observable config"]
     variance: Float[Array, "config"]
     epochs: Float[Array, "epoch epoch"]
+
+    @classmethod
+    def of(
+        cls, config: Float[Array, "config config"], epochs: Float[Array, "epoch epoch"]
+    ) -> "Product":
+        """That of configurations which can all have scores."""
+        return cls(config, jnp.diagonal(config), epochs)
 
     def column(self, config: Int[Array, ""], epoch: Int[Array, ""]) -> Float[Array, "config epoch"]:
         """Covariance of one configuration and epoch with all."""
@@ -73,7 +84,7 @@ class TargetPrior(NamedTuple):
         typical: without transfer, of each epoch.
         weighted: Phi.
         course: K_u, the unknown level of the task included.
-        error, residual, surface: the products of the module docstring.
+        error, residual, surface, alone: the products of the module docstring.
         own: K_d.
         noise: variance of each epoch.
         components: factors of all of it.
@@ -87,16 +98,23 @@ class TargetPrior(NamedTuple):
     residual: Product
     own: Float[Array, "epoch epoch"]
     surface: Product
+    alone: Product
     noise: Float[Array, "epoch"]
     components: Components
 
+    @property
+    def direction(self) -> Float[Array, "config epoch"]:
+        """delta of the module docstring."""
+        return self.mean - self.typical
+
     def means(self) -> Float[Array, "component config epoch"]:
         """Prior mean of each component."""
-        return self.typical + self.components.transfer[:, None, None] * (self.mean - self.typical)
+        return self.typical + self.components.shared[:, None, None] * self.direction
 
     def noises(self) -> Float[Array, "component epoch"]:
         """Noise variance of each component."""
-        return self.components.noise[:, None] * self.noise
+        of_sources = self.components.noise[:, None] * self.noise
+        return of_sources + ALONE_NOISE**2 * self.components.alone[:, None]
 
     def columns(
         self,
@@ -115,14 +133,18 @@ class TargetPrior(NamedTuple):
         residual = self.residual.column(config, epoch).at[config].add(self.own[epoch])[:, epochs]
         course = jnp.broadcast_to(self.course[epoch, epochs], transfer.shape)
         surface = self.surface.column(config, epoch)[:, epochs]
-        return jnp.stack([course, transfer, residual, surface])
+        alone = self.alone.column(config, epoch)[:, epochs]
+        strength = self.direction[config, epoch] * self.direction[:, epochs]
+        return jnp.stack([course, transfer, strength, residual, surface, alone])
 
     def variances(self) -> Float[Array, "component config epoch"]:
         """Prior variance of each component."""
         transfer = jnp.sum(jnp.square(self.weighted), 0) + self.error.diagonal()
         residual = self.residual.diagonal() + jnp.diagonal(self.own)
         course = jnp.broadcast_to(jnp.diagonal(self.course), transfer.shape)
-        parts = jnp.stack([course, transfer, residual, self.surface.diagonal()])
+        surface, alone = self.surface.diagonal(), self.alone.diagonal()
+        strength = jnp.square(self.direction)
+        parts = jnp.stack([course, transfer, strength, residual, surface, alone])
         return jnp.tensordot(self.components.parts, parts, 1)
 
     def among(self, config: Int[Array, "obs"], epoch: Int[Array, "obs"]) -> Float[Array, "p o o"]:
@@ -132,7 +154,10 @@ class TargetPrior(NamedTuple):
         own = jnp.where(config[:, None] == config, self.own[epoch][:, epoch], 0)
         residual = self.residual.among(config, epoch) + own
         course = self.course[epoch][:, epoch]
-        return jnp.stack([course, transfer, residual, self.surface.among(config, epoch)])
+        surface, alone = (part.among(config, epoch) for part in (self.surface, self.alone))
+        direction = self.direction[config, epoch]
+        strength = direction[:, None] * direction
+        return jnp.stack([course, transfer, strength, residual, surface, alone])
 
     def condition(
         self,
@@ -172,31 +197,49 @@ class TargetPrior(NamedTuple):
 
         components = self.means(), self.variances(), factors, self.noises()
         mean, variance, log_density = jax.lax.map(of_component, components)
+        return self.posterior(mean, variance, log_density, jnp.sum(used))
+
+    def posterior(
+        self,
+        mean: Float[Array, "component config kept"],
+        variance: Float[Array, "component config kept"],
+        log_density: Float[Array, "component"],
+        count: Int[Array, ""],
+    ) -> TargetPosterior:
+        """The mixture of the components' posteriors, given the density of the scores under each.
+
+        Args:
+            count: number of scores and of evaluations under way.
+        """
         log_weights = jax.nn.log_softmax(self.components.log_weight + log_density)
-        return TargetPosterior(mean, variance, log_weights)
+        trusted = self.components.trusted(log_weights, count)
+        return TargetPosterior(mean, variance, log_weights, trusted)
 
     def weights(
         self, observations: Observations
-    ) -> tuple[Float[Array, "component row"], Float[Array, "component row row"]]:
-        """Mean and covariance of what Phi is weighted by, given all scores; standard normal before.
+    ) -> tuple[Float[Array, "component one+row"], Float[Array, "component one+row one+row"]]:
+        """Mean and covariance of what delta and the rows of Phi are weighted by, given all scores.
 
-        Of a component without transfer they are 0 and the identity.
+        They are standard normal before, and 0 in components that do not have them.
         """
         config, epoch, told = observations.config, observations.epoch, observations.mask
         among, both = self.among(config, epoch), told[:, None] & told
-        features = jnp.where(told, self.weighted[:, config, epoch], 0)
+        rows = jnp.concatenate([self.direction[None], self.weighted])
+        features = jnp.where(told, rows[:, config, epoch], 0)
 
         def of_component(component: tuple[Array, ...]) -> tuple[Array, ...]:
-            mean, factors, noise, transfer = component
+            mean, factors, noise, transfer, strength = component
             gram = jnp.where(both, jnp.tensordot(factors, among, 1), 0)
             factor = cholesky(gram + jnp.diag(jnp.where(told, noise[epoch], 1)))
             residual = jnp.where(told, observations.score - mean[config, epoch], 0)
-            half = solve_lower(factor, transfer * features.T)
+            has = jnp.full(len(rows), transfer).at[0].set(strength)
+            half = solve_lower(factor, features.T * has)
             mean = half.T @ solve_lower(factor, residual[:, None])[:, 0]
-            return mean, jnp.eye(len(mean), dtype=mean.dtype) - half.T @ half
+            return mean, jnp.diag(has) - half.T @ half
 
-        factors, transfer = self.components.parts, self.components.transfer
-        return jax.lax.map(of_component, (self.means(), factors, self.noises(), transfer))
+        components = self.means(), self.components.parts, self.noises()
+        has = self.components.transfer, self.components.strength
+        return jax.lax.map(of_component, (*components, *has))
 
 
 class TargetState(NamedTuple):
@@ -250,5 +293,4 @@ class TargetState(NamedTuple):
 
     def posterior(self, prior: TargetPrior) -> TargetPosterior:
         """Marginals of the noise-free scores under each component, and the weights."""
-        log_weights = jax.nn.log_softmax(prior.components.log_weight + self.log_density)
-        return TargetPosterior(self.mean, self.variance, log_weights)
+        return prior.posterior(self.mean, self.variance, self.log_density, self.count)

@@ -18,7 +18,8 @@ def expected_lead(
     How far c is expected to be ahead of the best of the others: improvement is over what is
     expected of them, not over scores observed, as a configuration that was trained for a few epochs
     is worth what it will reach. The leader is compared with the second. Of a mixture, it is that of
-    the normal marginals with its mean and variance.
+    the normal marginals with the mean and variance of those components that this query trusts
+    (`amt.gp.task_regression.mixture`).
 
     ```python
     tuner = amt.Tuner(sources, 0)  # of task regression; of other models: acquisition="lead"
@@ -28,7 +29,7 @@ def expected_lead(
     Powell, Dayanik (2009), The Knowledge-Gradient Policy for Correlated Normal Beliefs.
     """
     del incumbent
-    posterior = posterior.matched()
+    posterior = posterior.of_trusted().matched()
     at = jnp.arange(len(remaining)), jnp.argmax(posterior.mean, axis=1)
     mean = posterior.mean[at]
     second, first = jnp.sort(jnp.append(mean, -jnp.inf))[-2:]

@@ -62,9 +62,12 @@ def priors(problem: Problem) -> TargetPrior:
     components = Components(
         log_weight=-jnp.log(len(scales) * each),
         noise=scales[:, 1],
+        shared=0 * each,
         transfer=0 * each,
+        strength=0 * each,
         residual=scales[:, 0],
         surface=0 * each,
+        alone=0 * each,
     )
 
     def of_lengthscale(lengthscale: Array) -> TargetPrior:
@@ -78,6 +81,7 @@ def priors(problem: Problem) -> TargetPrior:
             residual=Product((1 + r + jnp.square(r) / 3) * jnp.exp(-r), ones, everywhere),
             own=2**2 * decay,
             surface=nothing,
+            alone=nothing,
             noise=jnp.ones(len(epochs), dtype),
             components=components,
         )

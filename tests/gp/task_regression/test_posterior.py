@@ -12,7 +12,7 @@ from amt.gp.task_regression.model import TaskRegression
 from amt.gp.task_regression.posterior import TaskRegressionPosterior
 from amt.gp.task_regression.surface import Interpolation
 from tests.gp.task_regression.test_likelihood import KEY
-from tests.gp.task_regression.test_target import AS_LEARNED, WITHOUT, by_dense_algebra
+from tests.gp.task_regression.test_target import AS_LEARNED, KINDS, by_dense_algebra
 from tests.problems import small_curves
 
 TASKS, CONFIGS, EPOCHS, EXTRA = 4, 6, 5, 3
@@ -77,14 +77,14 @@ def test_the_target_off_the_grid_agrees_with_dense_algebra(known):
     scores = np.array([0.3, 0.5, 0.4, 0.7])
     columns = jax.jit(jax.vmap(prior.columns))(*np.divmod(np.arange(np.prod(SHAPE)), EPOCHS))
     parts = jnp.tensordot(prior.components.parts, columns, (1, 1)).reshape(
-        10, *[np.prod(SHAPE)] * 2
+        14, *[np.prod(SHAPE)] * 2
     )
     entries = [
         (*divmod(int(cell), EPOCHS), score) for cell, score in zip(cells, scores, strict=True)
     ]
     told = Observations.of(entries, 6, jnp.float64)
     have = condition(posterior, told, features[CONFIGS:], observable=2)
-    for component in (AS_LEARNED, WITHOUT):
+    for component in KINDS:
         covariance = np.asarray(parts[component])
         np.testing.assert_allclose(covariance, covariance.T, atol=1e-12)
         assert np.linalg.eigvalsh(covariance).min() > -1e-10
@@ -118,7 +118,7 @@ def test_a_trial_under_way_lowers_variances_and_leaves_means(known):
     pending = condition(posterior, told, features[CONFIGS:], under_way)
     np.testing.assert_allclose(pending.mean, without.mean, atol=1e-12)
     np.testing.assert_allclose(pending.log_weights, without.log_weights, atol=1e-12)
-    for component in range(10):
+    for component in range(14):
         cell = CONFIGS + 1, 0
         score = float(without.mean[component][cell])
         more = Observations.of([(0, 0, 0.3), (2, 4, 0.6), (*cell, score)], 6, jnp.float64)

@@ -11,16 +11,18 @@ from jax.scipy.stats import multivariate_normal
 
 from amt.gp.grid import CurveGrid
 from amt.gp.observations import Observations
+from amt.gp.task_regression.mixture import Components
 from amt.gp.task_regression.model import CommonScale, TaskRegression
 from amt.gp.task_regression.target import TargetPrior, TargetState
 from tests.gp.task_regression.test_likelihood import KEY, changed
 from tests.problems import small_curves
 
 TASKS, CONFIGS, EPOCHS, OBSERVED = 4, 6, 5, 7
+AS_LEARNED, UNKNOWN_STRENGTH, WITHOUT, ALONE = KINDS = 4, 9, 10, 12  # components
 
 
 def dense_prior(model: TaskRegression, grid: CurveGrid) -> tuple[jax.Array, jax.Array]:
-    """Mean and covariance of a target's noise-free curves as learned, and without transfer."""
+    """Mean and covariance of a target's noise-free curves under each of `KINDS`."""
     tasks = CommonScale.of(grid.scores)
     residual = model.residual_covariance(grid)
     own = residual.own - jnp.diag(model.noise_variance(grid.epochs))
@@ -44,8 +46,18 @@ def dense_prior(model: TaskRegression, grid: CurveGrid) -> tuple[jax.Array, jax.
     without = shared + jnp.kron(surface, epochs)
 
     scale, level = tasks.scale.mean(), tasks.level.mean()
-    means = jnp.stack([mean, jnp.broadcast_to(mean.mean(0), mean.shape)]).reshape(2, -1)
-    return level + scale * means, scale**2 * jnp.stack([learned, without])
+    typical = jnp.broadcast_to(mean.mean(0), mean.shape)
+    direction = (mean - typical).ravel()
+    unknown = learned + direction[:, None] * direction
+    r = jnp.sqrt(5 * jnp.sum((grid.features[:, None] - grid.features) ** 2, 2))
+    r /= 0.5 * grid.features.shape[1] ** 0.5
+    alike = 1 + 0.9 * (1 + r + r**2 / 3) * jnp.exp(-r) + 0.1 * jnp.eye(CONFIGS)
+    apart = jnp.abs(jnp.log(grid.epochs)[:, None] - jnp.log(grid.epochs)) * 5**0.5 / 2
+    course = 0.7 + 0.3 * (1 + apart + apart**2 / 3) * jnp.exp(-apart)
+    course *= (grid.epochs[:, None] * grid.epochs) ** 0.05
+    alone = shared + jnp.kron(alike, course) * (0.25 / scale) ** 2
+    means = jnp.stack([mean, typical, typical, typical]).reshape(len(KINDS), -1)
+    return level + scale * means, scale**2 * jnp.stack([learned, unknown, without, alone])
 
 
 @eqx.filter_jit
@@ -76,8 +88,6 @@ def by_dense_algebra(mean, covariance, noise, cells, scores):
     return after, variance, multivariate_normal.logpdf(scores, mean[cells], noisy)
 
 
-AS_LEARNED, WITHOUT = 4, 9  # components
-
 
 @given(seed=st.integers(0, 2**20), count=st.integers(0, OBSERVED))
 def test_one_score_at_a_time_is_all_at_once(seed, count):
@@ -89,8 +99,9 @@ def test_one_score_at_a_time_is_all_at_once(seed, count):
     told = rng.permutation(np.arange(OBSERVED) < count)
     scores = np.where(told, rng.normal(size=OBSERVED), np.nan)
     state, posterior = sequential(prior, cells, scores, told)
-    for dense, component in enumerate((AS_LEARNED, WITHOUT)):
-        inputs = np.asarray(mean[dense]), np.asarray(covariance[dense]), prior.noise
+    for dense, component in enumerate(KINDS):
+        noise = np.full(EPOCHS, 0.025**2) if component == ALONE else prior.noise
+        inputs = np.asarray(mean[dense]), np.asarray(covariance[dense]), noise
         want = by_dense_algebra(*inputs, cells[told], scores[told])
         have = state.mean[component].ravel(), state.variance[component].ravel()
         for mine, theirs in zip((*have, state.log_density[component]), want, strict=True):
@@ -102,7 +113,7 @@ def test_one_score_at_a_time_is_all_at_once(seed, count):
         for cell, score in zip(cells[told], scores[told], strict=True)
     ]
     at_once = jax.jit(TargetPrior.condition)(prior, Observations.of(entries, OBSERVED, jnp.float64))
-    for mine, theirs in zip(at_once, posterior, strict=True):
+    for mine, theirs in zip(at_once[:3], posterior[:3], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-8, atol=1e-8)
 
 
@@ -155,6 +166,17 @@ def test_sources_that_mislead_lose_their_weight(mixture, flipped):
         target = 2 * target.mean(0) - target
     cells = jnp.arange(CONFIGS * EPOCHS)
     _, posterior = sequential(prior, cells, target.ravel(), jnp.ones(len(cells), bool))
-    without = np.exp(posterior.log_weights[-1])
-    assert (without > 0.99) == flipped
-    assert (without < 0.01) != flipped
+    as_learned = np.exp(posterior.log_weights)[:UNKNOWN_STRENGTH].sum()
+    assert (as_learned > 0.99) != flipped
+    assert (as_learned < 0.01) == flipped
+    np.testing.assert_array_equal(posterior.trusted, (np.arange(14) >= UNKNOWN_STRENGTH) == flipped)
+
+
+def test_components_are_trusted_for_a_share_of_the_queries_that_is_their_weight():
+    components = Components.of(jnp.dtype(float))
+    log_weights = jnp.log(jnp.full(14, 1 / 14))
+    trusted = jax.vmap(lambda count: components.trusted(log_weights, count))(jnp.arange(1000))
+    others = trusted[:, UNKNOWN_STRENGTH]
+    np.testing.assert_allclose(others.mean(), 5 / 14, atol=2e-3)
+    np.testing.assert_array_equal(trusted[:, :9].all(1), ~others)
+    np.testing.assert_array_equal(trusted[:, 9:].all(1), others)
