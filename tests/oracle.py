@@ -8,11 +8,13 @@ others: it changes nothing, so that values differ where shapes need not.
 For float64 alone.
 """
 
+import dataclasses
 import math
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tinygp
 from jaxtyping import Array, Bool, Float
 from tinygp.kernels import Kernel
@@ -178,23 +180,39 @@ def solve(
     return profile(of_factors(factors, scores), scores, shape)
 
 
-@jax.jit
+def _with_nugget(sources: Sources) -> Sources:
+    """With a nugget, of 0 where there is none: one program does for both."""
+    factors = sources.factors
+    if factors.nugget is None:
+        factors = factors._replace(nugget=np.zeros(len(factors.task_noise)))
+    return dataclasses.replace(sources, factors=factors)
+
+
 def source_means(sources: Sources) -> Float[Array, "task"]:
     """Generalized-least-squares means of the sources."""
+    return _source_means(_with_nugget(sources))
+
+
+@jax.jit
+def _source_means(sources: Sources) -> Float[Array, "task"]:
     return of_sources(sources).least_squares(design(sources.scores))
 
 
-@jax.jit
 def curves(
     sources: Sources,
     features: Float[Array, "row feature"] | None = None,
     epochs: Float[Array, "epoch"] | None = None,
 ) -> CurvePrediction:
     """The sources' noise-free scores given all of theirs, at any configurations and epochs."""
-    oracle, inputs = of_sources(sources), sources.off_grid()
-    means = source_means(sources)
+    inputs = sources.off_grid()
     features = inputs.features if features is None else features
     epochs = inputs.epochs if epochs is None else epochs
+    return _curves(_with_nugget(sources), features, epochs)
+
+
+@jax.jit
+def _curves(sources, features, epochs) -> CurvePrediction:
+    oracle, means = of_sources(sources), _source_means(sources)
     test = grid_points(jnp.arange(len(means)), features, epochs)
     mean, variance = oracle.predict(design(sources.scores) @ means, test)
     shape = len(means), len(features), len(epochs)
@@ -251,6 +269,7 @@ def condition(
         pending: evaluations that are believed to have the posterior mean as their scores.
         means: of the sources; by default at their generalized-least-squares value.
     """
+    sources = _with_nugget(sources)
     means = source_means(sources) if means is None else means
     config, epoch, score, _ = observations
     score = jnp.where(observations.mask, score, jnp.nan)

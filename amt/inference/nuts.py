@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro.infer import NUTS
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
@@ -50,17 +50,28 @@ def _chains(
     starts: Float[Array, "chain free"],
     key: PRNGKeyArray,
     warmup: int,
-    draws: int,
+    length: Int[Array, ""],
     *,
-    thinning: int = 1,
+    largest: int,
     target_accept: float,
     max_tree_depth: int,
     mesh: Mesh | None,
-) -> tuple[Float[Array, "chain draw free"], Statistics]:
-    """NUTS with unit metric from each start; the step size is adapted for `warmup` iterations.
+) -> tuple[Float[Array, "chain iteration free"], Statistics]:
+    """`length` iterations of NUTS with unit metric from each start, in arrays of the `largest`.
 
-    A draw is the last of `thinning` iterations, whose leapfrog steps and divergences are its own.
+    The step size is adapted for the first `warmup` of them.
     """
+
+    def recorded(state):
+        statistics = Statistics(
+            diverging=state.diverging,
+            num_steps=state.num_steps,
+            accept_prob=state.accept_prob,
+            energy=state.energy,
+            step_size=state.adapt_state.step_size,
+            warmup_steps=state.num_steps,
+        )
+        return state.z, statistics
 
     def chain(start, key):
         kernel = NUTS(
@@ -70,28 +81,15 @@ def _chains(
             max_tree_depth=max_tree_depth,
         )
 
-        def step(state, _):
+        def step(index, carry):
+            state, records = carry
             state = kernel.sample(state, (), {})
-            statistics = Statistics(
-                diverging=state.diverging,
-                num_steps=state.num_steps,
-                accept_prob=state.accept_prob,
-                energy=state.energy,
-                step_size=state.adapt_state.step_size,
-                warmup_steps=state.num_steps,
-            )
-            return state, (state.z, statistics)
+            return state, jax.tree.map(lambda a, x: a.at[index].set(x), records, recorded(state))
 
         state = kernel.init(key, warmup, start, (), {})
-        length = warmup + draws * thinning
-        _, (u, statistics) = jax.lax.scan(step, state, length=length)
-        of_draw = jax.tree.map(lambda x: x[warmup:].reshape(draws, thinning), statistics)
-        last = jax.tree.map(lambda x: x[:, -1], of_draw)
-        return u[warmup:][thinning - 1 :: thinning], last._replace(
-            diverging=of_draw.diverging.any(1),
-            num_steps=of_draw.num_steps.sum(1),
-            warmup_steps=statistics.num_steps[:warmup],
-        )
+        empty = lambda x: jnp.zeros((largest, *x.shape), x.dtype)  # noqa: E731
+        records = jax.tree.map(empty, recorded(state))
+        return jax.lax.fori_loop(0, length, step, (state, records))[1]
 
     run, keys = jax.vmap(chain), jax.random.split(key, len(starts))
     if mesh is not None:
@@ -123,8 +121,9 @@ def sample_nuts(
         fixed: names of what is not sampled, of the `pooled` model; by default those of `redundant`
             and `encoder_weights`.
         warmup: iterations before the first draw: a third each to adapt the step size of the pilot
-            run, for its draws, and to adapt the step size of the run. (Of less than 150 in a
-            third, NumPyro leaves too few after its last restart of the adaptation.)
+            run, for its draws (and what is left over), and to adapt the step size of the run. (Of
+            less than 150 in a third, NumPyro leaves too few after its last restart of the
+            adaptation.)
         thinning: iterations for each draw.
         mesh: devices to spread the chains over, evenly; else all are on one.
     """
@@ -140,21 +139,46 @@ def sample_nuts(
         return jnp.asarray(potential_energy(hierarchical_model, args, {}, unravel(free)))
 
     mode = find_mode(potential, flat)
-    sample = partial(_chains, target_accept=target_accept, max_tree_depth=max_tree_depth, mesh=mesh)
     start_key, pilot_key, final_key, mean_key = jax.random.split(key, 4)
 
-    def along(root):
-        return jax.jit(lambda u: potential(mode.location + root @ u))
+    third = warmup // 3
+    lengths = warmup - third, third + draws * thinning
+    sample = partial(
+        _chains,
+        warmup=third,
+        largest=max(lengths),
+        target_accept=target_accept,
+        max_tree_depth=max_tree_depth,
+        mesh=mesh,
+    )
+
+    # Two runs of one program, which takes long to compile: each starts where the last one ended.
+    def run(start, keys_and_length):
+        u, root = start
+        key, length = keys_and_length
+        along = jax.jit(lambda u: potential(mode.location + root @ u))
+        u, statistics = sample(along, u, key, length=length)
+        pilot = u[:, third : lengths[0]]
+        metric = cholesky(_shrunk_covariance(pilot.reshape(-1, flat.size)))
+        last = jnp.asarray(solve_lower(metric, pilot[:, -1].T)).T
+        return (last, mode.root @ metric), (u, statistics, root)
 
     u = jax.random.normal(start_key, (chains, flat.size), flat.dtype)
-    third = warmup // 3
-    u, pilot = sample(along(mode.root), u, pilot_key, third, third)
-    metric = cholesky(_shrunk_covariance(u.reshape(-1, flat.size)))
-    u = jnp.asarray(solve_lower(metric, u[:, -1].T)).T
-    root = mode.root @ metric
-    u, statistics = sample(along(root), u, final_key, warmup - 2 * third, draws, thinning=thinning)
-    warmup_steps = [pilot.warmup_steps, pilot.num_steps, statistics.warmup_steps]
-    statistics = statistics._replace(warmup_steps=jnp.concatenate(warmup_steps, axis=1))
+    runs = jnp.stack([pilot_key, final_key]), jnp.asarray(lengths)
+    _, of_runs = jax.lax.scan(run, (u, mode.root), runs)
+    (_, pilot, _), (u, statistics, root) = (
+        jax.tree.map(lambda x, i=i: x[i], of_runs) for i in (0, 1)
+    )
+    # A draw is the last of `thinning` iterations, whose leapfrog steps and divergences are its own.
+    kept = slice(third, lengths[1])
+    steps = [pilot.num_steps[:, : lengths[0]], statistics.num_steps[:, :third]]
+    of_draw = jax.tree.map(lambda x: x[:, kept].reshape(chains, draws, thinning), statistics)
+    statistics = jax.tree.map(lambda x: x[..., -1], of_draw)._replace(
+        diverging=of_draw.diverging.any(2),
+        num_steps=of_draw.num_steps.sum(2),
+        warmup_steps=jnp.concatenate(steps, axis=1),
+    )
+    u = u[:, kept][:, thinning - 1 :: thinning]
 
     def natural(u):
         free = unravel(mode.location + root @ u)

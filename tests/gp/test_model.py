@@ -49,14 +49,22 @@ KERNEL_NAMES = [
 ]
 
 
-def dense_with_gradients(model, grid):
-    """Value, means, and gradients of unconstrained values at these means, by the oracle."""
+@eqx.filter_jit
+def _dense_with_gradients(model, grid):
     free, constrain = unconstrain(model)
 
     def value(free):
         return oracle.profile(oracle.of_model(constrain(free), grid), grid.scores)
 
-    return jax.jit(jax.value_and_grad(value, has_aux=True))(free)
+    return jax.value_and_grad(value, has_aux=True)(free)
+
+
+def dense_with_gradients(model, grid):
+    """Value, means, and gradients of unconstrained values at these means, by the oracle.
+
+    One program for a grid, whichever of its scores are missing.
+    """
+    return _dense_with_gradients(model, dataclasses.replace(grid, complete=False))
 
 
 def with_gradients(model, grid, solver=None):

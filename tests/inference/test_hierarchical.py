@@ -144,16 +144,20 @@ def test_columns_that_are_alike_share_a_lengthscale_that_keeps_the_kernel():
     # A binary hyperparameter is two columns, and the activity of another is a third.
     same = np.asarray(alike(grid.features))
     assert same.sum(1).max() == 3
-    sites = start_sites(model, grid)
-    kernel = assemble(model, sites).config
-    assert_allclose(
-        kernel(grid.features, grid.features), model.config(grid.features, grid.features)
-    )
+
+    @jax.jit
+    def at_start():
+        sites = start_sites(model, grid)
+        kernels = assemble(model, sites).config, model.config
+        return sites, tied(model, grid, sites), *(k(grid.features, grid.features) for k in kernels)
+
+    sites, as_tied, *grams = at_start()
+    assert_allclose(*grams)
     varied = sites | {"config.lengthscale": jnp.arange(1.0, same.shape[0] + 1)}
-    shared = tied(model, grid, varied)["config.lengthscale"]
+    shared = jax.jit(tied)(model, grid, varied)["config.lengthscale"]
     for group in same:
         assert_allclose(shared[group], 1 + np.flatnonzero(group)[0])
-    assert_allclose(tied(model, grid, sites)["config.lengthscale"], sites["config.lengthscale"])
+    assert_allclose(as_tied["config.lengthscale"], sites["config.lengthscale"])
 
 
 def test_what_is_fixed():
@@ -222,23 +226,32 @@ def test_new_kernels_are_sampled_as_their_declarations_say(monkeypatch):
     expected += on_logarithm(model.config.lengthscale, 1, 0.5)
     expected += on_logarithm(jnp.asarray([2.0, 1.5]), 0, 1) + stats.norm.logpdf(0.5)
     expected += on_logarithm(model.noise.variance, -6.9, 3)
-    assert_allclose(log_prior(model), expected)
+    assert_allclose(jax.jit(log_prior)(model), expected)
 
     model, grid = pooled(model), CurveGrid.of(small_curves())
     assert isinstance(model.task, Loaded)
     assert redundant(model) == {"config.amplitude", "fidelity.sigma"}
     args = model, grid, redundant(model)
-    with numpyro.handlers.seed(rng_seed=0):
-        trace = numpyro.handlers.trace(hierarchical_model).get_trace(*args)
-    sampled = {name for name, site in trace.items() if site["type"] == "sample"} - {"likelihood"}
-    assert sampled == set(start_sites(*args))
+    sampled = set()
+
+    @jax.jit
+    def run():
+        with numpyro.handlers.seed(rng_seed=0):
+            trace = numpyro.handlers.trace(hierarchical_model).get_trace(*args)
+        sampled.update(name for name, site in trace.items() if site["type"] == "sample")
+        sites = start_sites(*args)
+        return trace["likelihood"]["fn"].log_factor, sites, tied(model, grid, sites)
+
+    log_factor, sites, as_tied = run()
+    sampled.remove("likelihood")
+    assert sampled == set(sites)
     assert sampled == {
         *("task.rows.diagonal", "task.rows.below", "task.shared"),
         *("config.lengthscale", "fidelity.start"),
         *("noise.variance", "noise.variance.location", "noise.variance.spread"),
         *("mean.location", "mean.spread"),
     }
-    assert np.isfinite(trace["likelihood"]["fn"].log_factor)
+    assert np.isfinite(log_factor)
     # Columns that are alike have one lengthscale.
-    lengthscales = tied(model, grid, start_sites(*args))["config.lengthscale"]
+    lengthscales = as_tied["config.lengthscale"]
     assert len(np.unique(lengthscales)) < len(lengthscales)

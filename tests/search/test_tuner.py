@@ -20,7 +20,7 @@ from amt.gp.solvers import Kronecker, ObservedCurves
 from amt.inference import Draws, Fit
 from amt.kernels.task import AT2Task
 from amt.search.acquisition import log_expected_improvement, upper_confidence_bound
-from amt.search.fitting import fidelity_rank, fit_sources, stack
+from amt.search.fitting import fidelity_rank, fit_sources, stack, unfitted
 from amt.search.rule import incumbent, recommend, suggest
 from amt.search.simulate import simulate
 from amt.search.tuner import ExhaustedError, Tuner
@@ -754,7 +754,8 @@ def test_an_inactive_conditional_constant_does_not_make_a_configuration_illegal(
     configs = [{"kind": "ab"[i % 2], "x": float(x)} for i, x in enumerate(rng.uniform(size=6))]
     scores = rng.uniform(size=(2, 6, 3))
     sources = amt.LearningCurves(configs=configs, space=space, tasks=["s", "t"], scores=scores)
-    tuner = Tuner(sources, jax.random.key(0), space=space, kernels={"config": "matern"}, steps=2)
+    fit = unfitted(sources, jax.random.key(0), kernels={"config": "matern"})
+    tuner = Tuner(sources, jax.random.key(0), space=space, fit=fit)
     tuner.add({"kind": "b", "x": 0.5})
     assert tuner.configs[6] == {"kind": "b", "x": 0.5}
     tuner.ask()

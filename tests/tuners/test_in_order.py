@@ -12,8 +12,9 @@ from amt.tuners import TUNERS, Problem
 CONFIGS, EPOCHS = 6, 4
 BUDGET = CONFIGS * EPOCHS + 5
 KEY = jax.random.key(3)
-SOURCES = jax.random.uniform(jax.random.key(0), (3, CONFIGS, EPOCHS))
-TARGET = jax.random.uniform(jax.random.key(1), (CONFIGS, EPOCHS))
+RNG = np.random.default_rng(0)
+SOURCES = jax.device_put(RNG.uniform(size=(3, CONFIGS, EPOCHS)))
+TARGET = jax.device_put(RNG.uniform(size=(CONFIGS, EPOCHS)))
 NAMES = ("best_list", "source_best", "one_epoch_each", "random_search")
 
 
