@@ -132,6 +132,7 @@ def step(
     spent, stop = state.spent, None
     if utilities:
         cost = state.cost
+        assert cost is not None
         spent += jnp.where(observed, cost[config, feedback.epoch], 0)
         outcome = state.outcome
         metric = best if outcome is None else outcome.inverse(best)
