@@ -43,7 +43,7 @@ def utility_regrets(
         results: rows of `amt.evaluation.rows` of one database.
         curves: of all its tasks.
     """
-    budget = int(results["query"].max())
+    budget = len(results["query"].unique())
     rows = []
     keys: Any
     for keys, run in results.groupby(_RUN, sort=False):
@@ -77,7 +77,8 @@ def utility_regrets(
                 }
             )
     by = ["database", "target", "method", "weight", "power"]
-    return pd.DataFrame(rows).groupby(by, sort=False).mean().reset_index()
+    means: Any = pd.DataFrame(rows).groupby(by, sort=False).mean()
+    return means.reset_index()
 
 
 def utility_table(regrets: pd.DataFrame) -> pd.DataFrame:

@@ -184,7 +184,7 @@ class Scorer:
             jnp.asarray(self.cost, self._dtype),
             trained,
             left,
-            *(jnp.asarray(number, self._dtype) for number in (best, budget, *utility)),
+            jnp.asarray([best, budget, *utility], self._dtype),
             outcome,
         )
         return float(gain)
@@ -273,13 +273,11 @@ def gain_of(
     cost: Float[Array, "config epoch"],
     trained: Bool[np.ndarray, "row epoch"],
     remaining: Bool[np.ndarray, "row epoch"],
-    best: Float[Array, ""],
-    budget: Float[Array, ""],
-    weight: Float[Array, ""],
-    power: Float[Array, ""],
+    numbers: Float[Array, "4"],
     outcome: Outcome,
 ) -> Float[Array, ""]:
-    """The expected gain of `Scorer.gain`."""
+    """The expected gain of `Scorer.gain`; its numbers are best, budget, weight and power."""
+    best, budget, weight, power = numbers
     posterior = source.condition(observations, added)
     every = cost_behind(source, cost, added)
     spent = jnp.sum(jnp.where(trained, every, 0))

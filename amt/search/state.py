@@ -237,8 +237,10 @@ def _path(function: Any) -> str:
 def _current_name(name: str) -> str:
     """The name in `ACQUISITIONS` of a function named by a module that it is or was in."""
     for known, function in ACQUISITIONS.items():
-        own = not isinstance(function, partial) and _path(function)
-        moved = own and own.startswith("amt.") and name.startswith("amt.")
+        if isinstance(function, partial):
+            continue
+        own = _path(function)
+        moved = own.startswith("amt.") and name.startswith("amt.")
         if own == name or (moved and own.rpartition(".")[2] == name.rpartition(".")[2]):
             return known
     return name

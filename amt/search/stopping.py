@@ -20,7 +20,7 @@ another, on the regret of the utility so far.
 
 from collections.abc import Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,10 +52,8 @@ class Utility(NamedTuple):
     weight: float
     power: float = 1.0
 
-    def __call__(
-        self, score: Float[Array, "..."], share: Float[Array, "..."]
-    ) -> Float[Array, "..."]:
-        """The utility of best scores after shares b / B of the budget."""
+    def __call__(self, score: Any, share: Any) -> Any:
+        """The utility of best scores after shares b / B of the budget, in arrays of one library."""
         return score - self.weight * share**self.power
 
 
@@ -110,7 +108,7 @@ def expected_gains(
     remaining: Bool[Array, "config epoch"],
     cost: Float[Array, "config epoch"],
     spent: Float[Array, ""],
-    budget: float,
+    budget: Float[Array, ""] | float,
     utilities: Sequence[Utility],
 ) -> Float[Array, "utility"]:
     """G of the module docstring for each utility; -inf where nothing is left within the budget.

@@ -132,6 +132,7 @@ def step(
     spent, stop = state.spent, None
     if utilities:
         cost = state.cost
+        assert cost is not None
         spent += jnp.where(observed, cost[config, feedback.epoch], 0)
         outcome = state.outcome
         metric = best if outcome is None else outcome.inverse(best)
@@ -212,11 +213,10 @@ RECORDS = [
         name=f"task_regression_{rule}",
         label=f"task regression, {rule.replace('_', ' ')}",
         source="this library; its decision rule: "
-        + " ".join((function.__doc__ or "").rpartition("Source: ")[2].split()),
+        + " ".join((ACQUISITIONS[rule].__doc__ or "").rpartition("Source: ")[2].split()),
         make=lambda rule=rule: task_regression(rule),
     )
-    for rule, function in ACQUISITIONS.items()
-    if rule != RULES["task_regression"]
+    for rule in ("ucb", "log_ei_remaining", "thompson", "top_two", "kg")
 ]
 RECORDS += [
     Record(

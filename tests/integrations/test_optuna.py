@@ -544,6 +544,17 @@ def test_the_best_trial_is_never_pruned_nor_one_before_its_first_steps():
 # Single trials
 
 
+def test_a_study_stops_when_more_trials_are_not_worth_their_cost():
+    sampler = new_sampler(acquisition="thompson", candidates=8)
+    study = new_study(sampler)
+    assert not sampler.should_stop(study, amt.Utility(100.0), budget=100)
+    add(study, past_configs()[0], curve(past_configs()[0], NEW))
+    stops = [sampler.should_stop(study, amt.Utility(a), budget=100) for a in (0.0, 1e-6, 100.0)]
+    assert stops == [False, False, True]
+    trials = [study.ask(SPACE) for _ in range(2)]
+    assert trials[0].params != trials[1].params
+
+
 def test_enqueued_parameters_are_respected_and_not_suggested_to_others():
     sampler = new_sampler(candidates=0)
     best = suggest(new_study(sampler).ask())
