@@ -19,8 +19,9 @@ from amt.search.acquisition import (
     upper_confidence_bound,
 )
 from amt.search.fitting import fit_sources
+from amt.search.loop import Result, maximize, minimize
 from amt.search.simulate import Trajectory, simulate
-from amt.search.tuner import Tuner
+from amt.search.tuner import Trial, Tuner
 from amt.space import Encoder
 
 __all__ = [
@@ -32,8 +33,10 @@ __all__ = [
     "LearningCurves",
     "MultiTaskGP",
     "Outcome",
+    "Result",
     "Selection",
     "Trajectory",
+    "Trial",
     "Tuner",
     "expected_improvement",
     "fit_map",
@@ -41,6 +44,8 @@ __all__ = [
     "fit_sources",
     "log_expected_improvement",
     "make_kernel",
+    "maximize",
+    "minimize",
     "parameter",
     "precision",
     "select_solver",

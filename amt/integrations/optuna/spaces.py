@@ -1,6 +1,8 @@
 """Optuna's distributions as search spaces, and back."""
 
+import math
 from collections.abc import Hashable, Mapping
+from numbers import Real
 from typing import Any
 
 from ConfigSpace import ConfigurationSpace
@@ -19,7 +21,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from amt.space import choices_of, comparable, plain, step_of
+from amt.space import choices_of, comparable, on_step, plain, step_of
 
 
 def space_of_distributions(distributions: Mapping[str, BaseDistribution]) -> ConfigurationSpace:
@@ -71,3 +73,73 @@ def distributions_of_space(space: ConfigurationSpace) -> dict[str, BaseDistribut
                 distribution = FloatDistribution(h.lower, h.upper, h.log, step)
         distributions[h.name] = distribution
     return distributions
+
+
+def nearest(distribution: BaseDistribution, value: Any) -> Any | None:
+    """The value of a distribution that is nearest to another; None if no number or equal choice is.
+
+    Of choices that are all numbers, the nearest one; else the choice that equals it (`comparable`).
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        choices = [plain(choice) for choice in distribution.choices]
+        equal = [c for c in choices if comparable(c) == comparable(value)]
+        if not equal and _is_number(value) and all(map(_is_number, choices)):
+            return min(choices, key=lambda choice: abs(choice - value))
+        return equal[0] if equal else None
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if not _is_number(value):
+        return None
+    low, high, step = distribution.low, distribution.high, distribution.step
+    value = min(max(value, low), high)
+    if step is not None:
+        value = on_step(low, high, step, value)
+    return round(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def in_distribution(distribution: BaseDistribution, value: Any) -> Any | None:
+    """The value of a distribution that differs from another by rounding only; None if none does."""
+    near = nearest(distribution, value)
+    if near is None or comparable(near) == comparable(value):
+        return near
+    equal = _is_number(near) and math.isclose(near, value, rel_tol=1e-9, abs_tol=1e-300)
+    return near if equal else None
+
+
+def unite(old: BaseDistribution, new: BaseDistribution) -> BaseDistribution | None:
+    """A distribution of the values of both; None if one has numbers and the other choices.
+
+    It is of integers if both are, and on a logarithmic scale if one is and no value is below it;
+    choices come in their order, those of `old` first. Choices that are all numbers go with numbers.
+    """
+    if old == new:
+        return old
+    if isinstance(old, CategoricalDistribution) and isinstance(new, CategoricalDistribution):
+        known = {comparable(choice) for choice in old.choices}
+        more = [choice for choice in new.choices if comparable(choice) not in known]
+        return CategoricalDistribution((*old.choices, *more))
+    old, new = (_numeric(d) if isinstance(d, CategoricalDistribution) else d for d in (old, new))
+    if old is None or new is None:
+        return None
+    assert isinstance(old, IntDistribution | FloatDistribution)
+    assert isinstance(new, IntDistribution | FloatDistribution)
+    integer = isinstance(old, IntDistribution) and isinstance(new, IntDistribution)
+    low, high = min(old.low, new.low), max(old.high, new.high)
+    log = (old.log or new.log) and low > 0
+    same = type(old) is type(new) and old.step == new.step and old._contains(new.low)
+    step = old.step if same and not log else None
+    if integer:
+        return IntDistribution(int(low), int(high), log, int(step or 1))
+    return FloatDistribution(low, high, log, step)
+
+
+def _numeric(choices: CategoricalDistribution) -> BaseDistribution | None:
+    """The range of choices that are numbers; None if they are not."""
+    numbers: Any = choices.choices
+    if not all(map(_is_number, numbers)):
+        return None
+    whole = all(isinstance(number, int) for number in numbers)
+    return (IntDistribution if whole else FloatDistribution)(min(numbers), max(numbers))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
