@@ -1,7 +1,7 @@
 """Optuna's distributions as search spaces, and back."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -76,16 +76,9 @@ def distributions_of_space(space: ConfigurationSpace) -> dict[str, BaseDistribut
 
 
 def nearest(distribution: BaseDistribution, value: Any) -> Any | None:
-    """The value of a distribution that is nearest to another; None if no number or equal choice is.
-
-    Of choices that are all numbers, the nearest one; else the choice that equals it (`comparable`).
-    """
+    """The value of a distribution that is nearest to another; None if it is not of its kind."""
     if isinstance(distribution, CategoricalDistribution):
-        choices = [plain(choice) for choice in distribution.choices]
-        equal = [c for c in choices if comparable(c) == comparable(value)]
-        if not equal and _is_number(value) and all(map(_is_number, choices)):
-            return min(choices, key=lambda choice: abs(choice - value))
-        return equal[0] if equal else None
+        return nearest_choice(distribution.choices, value)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if not _is_number(value):
         return None
@@ -94,6 +87,15 @@ def nearest(distribution: BaseDistribution, value: Any) -> Any | None:
     if step is not None:
         value = on_step(low, high, step, value)
     return round(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def nearest_choice(choices: Iterable[Any], value: Any) -> Any | None:
+    """The choice that equals a value (`comparable`), or of numbers alone the nearest, or None."""
+    choices = [plain(choice) for choice in choices]
+    equal = [choice for choice in choices if comparable(choice) == comparable(value)]
+    if not equal and _is_number(value) and all(map(_is_number, choices)):
+        return min(choices, key=lambda choice: abs(choice - value))
+    return equal[0] if equal else None
 
 
 def in_distribution(distribution: BaseDistribution, value: Any) -> Any | None:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from amt.integrations.optuna.spaces import (
     distributions_of_space,
     in_distribution,
-    nearest,
+    nearest_choice,
     space_of_distributions,
 )
 from amt.search.candidates import draw, plain_values
@@ -152,17 +152,13 @@ def modelled(space: ConfigurationSpace, config: Mapping[str, Any]) -> dict[str, 
             if known and getattr(h, "log", False):
                 value = value if value > 0 else h.lower
         else:
-            value = None if name not in config else nearest(_choice_of(h), value)
+            value = None if name not in config else nearest_choice(choices_of(h), value)
             known = value is not None or name in config
         if known and value is not None:
             values[name] = value
         elif not known and (name in config or name not in space.conditional_hyperparameters):
             values[name] = own_value(h, h.default_value)
     return values
-
-
-def _choice_of(hyperparameter: Any) -> CategoricalDistribution:
-    return CategoricalDistribution(choices_of(hyperparameter))
 
 
 def _only_value(distribution: BaseDistribution) -> Any:
