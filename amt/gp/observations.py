@@ -86,6 +86,11 @@ class TargetPosterior(NamedTuple):
         # Infinite values of components without weight do not count.
         return jnp.sum(jnp.where(weights > 0, weights * values, 0), axis=0)
 
+    def of(self, configs: Sequence[int]) -> "TargetPosterior":
+        """The marginals of some configurations, as arrays of NumPy: any number is fast."""
+        mean, variance = (np.asarray(leaf)[..., list(configs), :] for leaf in self[:2])
+        return TargetPosterior(mean, variance, self.log_weights)  # pyright: ignore[reportArgumentType]
+
     def matched(self) -> "TargetPosterior":
         """Normal marginals of the mixture's mean and variance; itself without components."""
         if self.log_weights is None:

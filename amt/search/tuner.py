@@ -321,7 +321,7 @@ class Tuner:
         for number in rows:
             self._require_known(number)
         noise = np.asarray(self._scorer.source.noise)
-        return predict_metric(self._posterior_of(rows), noise, self.outcome, level=level)
+        return predict_metric(self.posterior().of(rows), noise, self.outcome, level=level)
 
     def similarity(self) -> Similarity:
         """How much each past task counts in what is predicted, with intervals.
@@ -493,14 +493,8 @@ class Tuner:
         if not told or self._settings["model"] != "task_regression":
             told = {*range(len(self.configs))} - excluded
         among = sorted(told)
-        expected = expected_metric(self._posterior_of(among), self.outcome)
+        expected = expected_metric(self.posterior().of(among), self.outcome)
         return among[int(self.outcome.forward(expected).max(1).argmax())]
-
-    def _posterior_of(self, numbers: Sequence[int]) -> TargetPosterior:
-        mean, variance, log_weights = self.posterior()
-        # By NumPy, as JAX compiles anew for each number of rows.
-        mean, variance = (np.asarray(leaf)[..., list(numbers), :] for leaf in (mean, variance))
-        return TargetPosterior(mean, variance, log_weights)  # pyright: ignore[reportArgumentType]
 
     def _trial(self, number: int, epoch: int) -> Trial:
         return Trial(number, dict(self.configs[number]), epoch, self._state.latest(number))

@@ -36,6 +36,7 @@ from amt.search.fitting import (
     source_grid,
     source_posterior,
 )
+from amt.search.prediction import expected_metric
 from amt.search.scoring import Progress, Room, Scorer
 from amt.space import Encoder, comparable
 
@@ -148,16 +149,13 @@ class AMTSampler(BaseSampler):
         **options: Any,
     ):
         self._space = deepcopy(sources.space if space is None else space)
-        ours, theirs = (
-            set(distributions_of_space(self._space)),
-            distributions_of_space(sources.space),
-        )
-        if not ours & {*theirs}:
+        ours = sorted(distributions_of_space(self._space))
+        self._names = [*distributions_of_space(sources.space)]
+        if not {*ours} & {*self._names}:
             raise ValueError(
-                f"the search space has {', '.join(sorted(ours))}, the sources "
-                f"{', '.join(sorted(theirs))}: none in common"
+                f"the search space has {', '.join(ours)}, the sources "
+                f"{', '.join(sorted(self._names))}: none in common"
             )
-        self._names = [*theirs]
         self.fit: Any = fit
         if fit is not None:
             model = model_of(fit)
@@ -287,11 +285,13 @@ class AMTSampler(BaseSampler):
         return state.unplaced < len(others) and bool(others[state.unplaced] > values[own])
 
     def _is_best(self, state: StudyState, own: int) -> bool:
-        """Whether a configuration has the largest posterior mean of those that have trials."""
+        """Whether a configuration has the best expected metric of those that have trials."""
         with precision(self._dtype):
             posterior = self._scorer.posterior(self._progress(state))
-            best = np.asarray(posterior.average(posterior.mean)).max(1)
-        return all(best[own] >= best[at] for at in state.trials if at not in state.failed)
+        rows = [own, *(at for at in state.trials if at not in state.failed)]
+        expected = expected_metric(posterior.of(rows), self._outcome)
+        best = self._outcome.forward(expected).max(1)
+        return bool(best[0] >= best.max())
 
     # Trials as observations
 
@@ -417,8 +417,7 @@ class AMTSampler(BaseSampler):
     def _remaining(self, trials: Sequence[FrozenTrial]) -> slice:
         """The epochs that a new trial of a configuration with these trials would train."""
         resumable = self._resume and all(
-            t.state == TrialState.PRUNED and np.isfinite(list(t.intermediate_values.values())).all()
-            for t in trials
+            t.state == TrialState.PRUNED and not _has_failed(t) for t in trials
         )
         begin = max(map(self._last, trials), default=-1) + 1
         return slice(begin if resumable or not trials else len(self._sources.epochs), None)
