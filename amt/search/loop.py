@@ -171,7 +171,10 @@ def run(
         running: dict[int, Future[float]] = {}
         while True:
             pending = tuner.pending
-            left = budget - spent(tuner) - sum(trial.epoch - trial.reached for trial in pending)
+            left = budget - spent(tuner)
+            if left <= 0 and not running:
+                return
+            left -= sum(trial.epoch - trial.reached for trial in pending)
             while left > 0 and len(pending) < at_once:
                 try:
                     trial = tuner.ask()
@@ -179,11 +182,11 @@ def run(
                     break
                 pending = (*pending, trial)
                 left -= trial.epoch - trial.reached
+            if not pending:
+                return
             for trial in pending[:at_once]:
                 if trial.number not in running:
                     running[trial.number] = pool.submit(train, trial)
-            if not pending:
-                return
             trial = pending[0]
             try:
                 metric = float(running.pop(trial.number).result())
