@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from amt.curves import LearningCurves
-from amt.search.tuner import Trial, Tuner
+from amt.search.tuner import ExhaustedError, Trial, Tuner, UnderWayError
 
 Train = Callable[[Trial], float]
 """Trains a trial's configuration from epoch `reached` up to `epoch`, and gives the metric there."""
@@ -178,7 +178,7 @@ def run(
             while left > 0 and len(pending) < at_once:
                 try:
                     trial = tuner.ask()
-                except RuntimeError:  # what is left is under way, or nothing is
+                except (ExhaustedError, UnderWayError):
                     break
                 pending = (*pending, trial)
                 left -= trial.epoch - trial.reached

@@ -70,6 +70,10 @@ class ExhaustedError(RuntimeError):
     """Every configuration has been trained for all epochs or given up."""
 
 
+class UnderWayError(RuntimeError):
+    """All that is left to train is under way."""
+
+
 class NothingToRecommendError(RuntimeError):
     """There is no configuration in the search space that did not fail."""
 
@@ -377,7 +381,7 @@ class Tuner:
 
         Raises:
             ExhaustedError: every configuration has been trained for all epochs or given up.
-            RuntimeError: the same, but for those under way.
+            UnderWayError: the same, but for those under way.
         """
         progress, remaining = self._progress(), self._remaining()
         explore = self._continuous and (self._explores() or not remaining.any())
@@ -398,7 +402,7 @@ class Tuner:
                 config = candidates.values[row - known] if row >= known else None
         if best == -np.inf:
             if self._state.pending:
-                raise RuntimeError("all that is left to train is under way: tell its scores first")
+                raise UnderWayError("all that is left to train is under way: tell its scores first")
             raise ExhaustedError(
                 "there is nothing left to train: every configuration has been trained for all "
                 "epochs or given up; continuous=True looks beyond them, `add` gives another"
