@@ -55,15 +55,13 @@ class StudySpace:
             found |= trial.distributions
             ended |= bool(trial.params) and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         conditional = {*space.conditional_hyperparameters}
-        own = distributions_of_space(space)
-        return cls(
-            space,
-            {
-                name: found.get(name, own.get(name))
-                for name in names
-                if name in found or (name in own and (name in conditional or not ended))
-            },
-        )
+        assumed = {
+            name: distribution
+            for name, distribution in distributions_of_space(space).items()
+            if name in conditional or not ended
+        }
+        known = assumed | found
+        return cls(space, {name: known[name] for name in names if name in known})
 
     def key(self, config: Mapping[str, Any]) -> Hashable:
         """A form of a configuration that those share which the study cannot tell apart."""
@@ -146,7 +144,7 @@ def modelled(space: ConfigurationSpace, config: Mapping[str, Any]) -> dict[str, 
     for name, h in space.items():
         if isinstance(h, Constant):
             continue
-        value = config.get(name)
+        value: Any = config.get(name)
         if isinstance(h, NumericalHyperparameter):
             known = isinstance(value, Real) and not isinstance(value, bool)
             if known and getattr(h, "log", False):
