@@ -730,7 +730,7 @@ def test_the_distributions_of_the_objective_are_those_of_the_study():
     theirs = {
         "rate": FloatDistribution(0.3, 1.0),
         "depth": FloatDistribution(1.5, 20.0),
-        "optimizer": CategoricalDistribution(["lion", "sgd", "adam"]),
+        "optimizer": CategoricalDistribution(["lion", "sgd", None, "adam"]),
         "dropout": CategoricalDistribution([0.5, 0.1]),
         "extra": IntDistribution(0, 3),
     }
@@ -746,7 +746,7 @@ def test_the_distributions_of_the_objective_are_those_of_the_study():
     state = sampler._state(study, study.trials[-1])
     assert len(state.observed) == 4
     fresh = sampler._fresh(state.known.space, study.trials[-1], {})
-    assert {config["optimizer"] for config in fresh} == {"lion", "sgd", "adam"}
+    assert {config["optimizer"] for config in fresh} == {"lion", "sgd", "adam", None}
     assert {config["dropout"] for config in fresh} == {0.5, 0.1}
     assert all(0.3 <= config["rate"] <= 1 and config["depth"] >= 1.5 for config in fresh)
     lion, adam = ({**ONE, "optimizer": name} for name in ("lion", "adam"))

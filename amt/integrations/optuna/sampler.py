@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ConfigSpace import ConfigurationSpace
+from ConfigSpace.types import NotSet
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 from optuna.distributions import BaseDistribution
@@ -216,7 +217,7 @@ class AMTSampler(BaseSampler):
             chosen = self._choose(study, trial)
         if param_name in chosen:
             value = nearest(param_distribution, chosen[param_name])
-            if value is not None:
+            if value is not NotSet:
                 return value
         random = RandomSampler(self._random_seed(trial, param_name))
         return random.sample_independent(study, trial, param_name, param_distribution)

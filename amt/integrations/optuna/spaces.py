@@ -14,6 +14,7 @@ from ConfigSpace.hyperparameters import (
     UniformFloatHyperparameter,
     UniformIntegerHyperparameter,
 )
+from ConfigSpace.types import NotSet
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -75,13 +76,13 @@ def distributions_of_space(space: ConfigurationSpace) -> dict[str, BaseDistribut
     return distributions
 
 
-def nearest(distribution: BaseDistribution, value: Any) -> Any | None:
-    """The value of a distribution that is nearest to another; None if it is not of its kind."""
+def nearest(distribution: BaseDistribution, value: Any) -> Any:
+    """The value of a distribution that is nearest to another; NotSet if it is not of its kind."""
     if isinstance(distribution, CategoricalDistribution):
         return nearest_choice(distribution.choices, value)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if not _is_number(value):
-        return None
+        return NotSet
     low, high, step = distribution.low, distribution.high, distribution.step
     value = min(max(value, low), high)
     if step is not None:
@@ -89,22 +90,22 @@ def nearest(distribution: BaseDistribution, value: Any) -> Any | None:
     return round(value) if isinstance(distribution, IntDistribution) else float(value)
 
 
-def nearest_choice(choices: Iterable[Any], value: Any) -> Any | None:
-    """The choice that equals a value (`comparable`), or of numbers alone the nearest, or None."""
+def nearest_choice(choices: Iterable[Any], value: Any) -> Any:
+    """The choice that equals a value (`comparable`), or of numbers alone the nearest, or NotSet."""
     choices = [plain(choice) for choice in choices]
     equal = [choice for choice in choices if comparable(choice) == comparable(value)]
     if not equal and _is_number(value) and all(map(_is_number, choices)):
         return min(choices, key=lambda choice: abs(choice - value))
-    return equal[0] if equal else None
+    return equal[0] if equal else NotSet
 
 
-def in_distribution(distribution: BaseDistribution, value: Any) -> Any | None:
-    """The value of a distribution that differs from another by rounding only; None if none does."""
+def in_distribution(distribution: BaseDistribution, value: Any) -> Any:
+    """The value of a distribution that differs from another by rounding only, or NotSet."""
     near = nearest(distribution, value)
-    if near is None or comparable(near) == comparable(value):
+    if near is NotSet or comparable(near) == comparable(value):
         return near
     equal = _is_number(near) and math.isclose(near, value, rel_tol=1e-9, abs_tol=1e-300)
-    return near if equal else None
+    return near if equal else NotSet
 
 
 def unite(old: BaseDistribution, new: BaseDistribution) -> BaseDistribution | None:
@@ -119,11 +120,13 @@ def unite(old: BaseDistribution, new: BaseDistribution) -> BaseDistribution | No
         known = {comparable(choice) for choice in old.choices}
         more = [choice for choice in new.choices if comparable(choice) not in known]
         return CategoricalDistribution((*old.choices, *more))
-    old, new = (_numeric(d) if isinstance(d, CategoricalDistribution) else d for d in (old, new))
-    if old is None or new is None:
-        return None
-    assert isinstance(old, IntDistribution | FloatDistribution)
-    assert isinstance(new, IntDistribution | FloatDistribution)
+    one, other = _numeric(old), _numeric(new)
+    return None if one is None or other is None else _unite_numeric(one, other)
+
+
+def _unite_numeric(
+    old: IntDistribution | FloatDistribution, new: IntDistribution | FloatDistribution
+) -> BaseDistribution:
     integer = isinstance(old, IntDistribution) and isinstance(new, IntDistribution)
     low, high = min(old.low, new.low), max(old.high, new.high)
     log = (old.log or new.log) and low > 0
@@ -134,9 +137,12 @@ def unite(old: BaseDistribution, new: BaseDistribution) -> BaseDistribution | No
     return FloatDistribution(low, high, log, step)
 
 
-def _numeric(choices: CategoricalDistribution) -> BaseDistribution | None:
-    """The range of choices that are numbers; None if they are not."""
-    numbers: Any = choices.choices
+def _numeric(distribution: BaseDistribution) -> IntDistribution | FloatDistribution | None:
+    """A distribution of numbers, that of choices which are numbers their range; else None."""
+    if isinstance(distribution, IntDistribution | FloatDistribution):
+        return distribution
+    assert isinstance(distribution, CategoricalDistribution)
+    numbers: Any = distribution.choices
     if not all(map(_is_number, numbers)):
         return None
     whole = all(isinstance(number, int) for number in numbers)

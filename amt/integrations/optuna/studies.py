@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import optuna
 from ConfigSpace import ConfigurationSpace
+from ConfigSpace.types import NotSet
 from jaxtyping import Int
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.storages import BaseStorage
@@ -212,7 +213,7 @@ def _space_of_trials(
             stacklevel=3,
         )
     for name, value in filled.items():
-        if in_distribution(distributions[name], value) is not None:
+        if in_distribution(distributions[name], value) is not NotSet:
             continue
         united = unite(distributions[name], CategoricalDistribution([value]))
         if united is None:

@@ -77,7 +77,7 @@ class StudySpace:
         for name, of in self.distributions.items():
             if name in params:
                 value = in_distribution(of, params[name])
-                own[name] = plain(params[name]) if value is None else value
+                own[name] = plain(params[name]) if value is NotSet else value
         config: dict[str, Any] = {}
         for name in self._active(own):
             if name in own:
@@ -92,7 +92,7 @@ class StudySpace:
         if placed is None or self._forbidden(placed):
             return None
         of = self.distributions
-        inside = all(in_distribution(of[n], value) is not None for n, value in placed.items())
+        inside = all(in_distribution(of[n], value) is not NotSet for n, value in placed.items())
         return placed if inside else None
 
     def draw(self, count: int, seed: int, fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -144,18 +144,20 @@ def modelled(space: ConfigurationSpace, config: Mapping[str, Any]) -> dict[str, 
     for name, h in space.items():
         if isinstance(h, Constant):
             continue
-        value: Any = config.get(name)
-        if isinstance(h, NumericalHyperparameter):
-            known = isinstance(value, Real) and not isinstance(value, bool)
-            if known and getattr(h, "log", False):
-                value = value if value > 0 else h.lower
-        else:
-            value = None if name not in config else nearest_choice(choices_of(h), value)
-            known = value is not None or name in config
-        if known and value is not None:
+        value: Any = config.get(name, NotSet)
+        numeric = isinstance(h, NumericalHyperparameter)
+        if numeric and (not isinstance(value, Real) or isinstance(value, bool)):
+            value = NotSet
+        elif numeric and getattr(h, "log", False) and not float(value) > 0:
+            value = h.lower
+        elif not numeric and value is not NotSet:
+            value = nearest_choice(choices_of(h), value)
+        unlike = name in config and not numeric
+        missing = name not in config and name in space.conditional_hyperparameters
+        if value is NotSet and not unlike and not missing:
+            value = own_value(h, h.default_value)
+        if value is not NotSet:
             values[name] = value
-        elif not known and (name in config or name not in space.conditional_hyperparameters):
-            values[name] = own_value(h, h.default_value)
     return values
 
 
