@@ -31,7 +31,7 @@ from amt.databases.bundled import bundled
 from amt.integrations.optuna import AMTPruner, AMTSampler, sources_from_studies
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments"))
-from live import SOURCES, Trainer
+from live import SOURCES, Trainer  # pyright: ignore[reportMissingImports]
 
 TARGETS = ("digits", "breast_cancer", "wine")
 EPOCHS = 12  # of a full training of a network
