@@ -4,10 +4,10 @@
 python scripts/compare_optuna.py
 ```
 
-Tasks are three data sets, two of them scikit-learn's, on which networks are trained while it runs (as by
-experiments/live.py), with other data sets of the bundled database as past tasks, and the task of
-README.md. A study spends the epochs of 15 full trainings. Its best completed trial must be as good
-as the configuration with the best mean z-score of final scores on the past tasks.
+Tasks are three data sets, two of them scikit-learn's, on which networks are trained while it runs
+(as by experiments/live.py), with other data sets of the bundled database as past tasks, and the
+task of README.md. A study spends the epochs of 15 full trainings. Its best completed trial must be
+as good as the configuration with the best mean z-score of final scores on the past tasks.
 """
 
 import os
