@@ -19,9 +19,14 @@ from amt.search.acquisition import (
     upper_confidence_bound,
 )
 from amt.search.fitting import fit_sources
+from amt.search.loop import Result, maximize, minimize
 from amt.search.simulate import Trajectory, simulate
+<<<<<<< HEAD
 from amt.search.stopping import Utility
 from amt.search.tuner import Tuner
+=======
+from amt.search.tuner import Trial, Tuner
+>>>>>>> b13
 from amt.space import Encoder
 
 __all__ = [
@@ -33,8 +38,10 @@ __all__ = [
     "LearningCurves",
     "MultiTaskGP",
     "Outcome",
+    "Result",
     "Selection",
     "Trajectory",
+    "Trial",
     "Tuner",
     "Utility",
     "expected_improvement",
@@ -43,6 +50,8 @@ __all__ = [
     "fit_sources",
     "log_expected_improvement",
     "make_kernel",
+    "maximize",
+    "minimize",
     "parameter",
     "precision",
     "select_solver",

@@ -27,7 +27,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in at2.py
 import argparse
 import sys
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -40,6 +39,7 @@ from amt.databases import networks
 from amt.databases.bundled import bundled
 from amt.databases.raw_data import DATASETS, make_task
 from amt.files import atomic_write
+from amt.search.loop import run, spent
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("mnist", "penbased", "satimage", "segment")
@@ -98,30 +98,24 @@ def tune(
     utility: amt.Utility,
 ) -> None:
     """Trains for `budget` epochs in all, earlier runs included, or until that does not pay."""
-    done = len(tuner.told)
-    with ThreadPoolExecutor(at_once) as pool:
-        running: dict[int, Future] = {}
-        if done > budget:
-            console.print(f"{done} epochs were trained before, more than the budget of {budget}")
-        while done < budget:
-            if tuner.should_stop(utility, budget):
-                console.print(f"stopped: more epochs are not worth their cost ({utility.weight:g})")
-                break
-            while len(tuner.pending) < min(at_once, budget - done):
-                tuner.ask()
-            for trial in tuner.pending:
-                if trial.number not in running:
-                    running[trial.number] = pool.submit(
-                        train, trial.number, trial.config, trial.epoch
-                    )
-            trial = tuner.pending[0]
-            score, _ = running.pop(trial.number).result()
-            tuner.tell(trial.number, trial.epoch, score)
-            done += 1
-            console.print(
-                f"{done:4}  network {trial.number:4}  epoch {trial.epoch:3}  accuracy {score:.3f}",
-                highlight=False,
-            )
+    if spent(tuner) > budget:
+        console.print(
+            f"{spent(tuner)} epochs were trained before, more than the budget of {budget}"
+        )
+
+    def accuracy(trial: amt.Trial) -> float:
+        return train(trial.number, trial.config, trial.epoch)[0]
+
+    def report(trial: amt.Trial, score: float | None) -> None:
+        console.print(
+            f"{spent(tuner):4}  network {trial.number:4}  epoch {trial.epoch:3}  "
+            f"accuracy {score:.3f}",
+            highlight=False,
+        )
+
+    run(tuner, accuracy, budget, at_once=at_once, utility=utility, report=report)
+    if spent(tuner) < budget and tuner.should_stop(utility, budget):
+        console.print(f"stopped: more epochs are not worth their cost ({utility.weight:g})")
 
 
 def count(text: str) -> int:

@@ -27,7 +27,7 @@ from ConfigSpace.hyperparameters.hp_components import ROUND_PLACES
 
 from amt.space import choices_of, comparable
 
-_PARENT_VALUES = 20
+PARENT_VALUES = 20
 
 _EMPTY = ("", "<NA>", "NA", "N/A", "n/a", "NULL", "null", "None", "NaN", "nan", "-NaN", "-nan")
 _ODD = ("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN")
@@ -122,14 +122,35 @@ def _infer_space(texts: Mapping[str, Sequence[str]]) -> ConfigurationSpace:
             name
             for name, h in hyperparameters.items()
             if isinstance(h, CategoricalHyperparameter | IntegerHyperparameter)
-            and len({*texts[name]}) <= _PARENT_VALUES
+            and len({*texts[name]}) <= PARENT_VALUES
         ),
         key=lambda name: (
             "" in texts[name],
             isinstance(hyperparameters[name], IntegerHyperparameter),
         ),
     )
-    unexplained = []
+    conditions, unexplained = explain_inactive(texts, parents)
+    for child, (parent, active) in conditions.items():
+        h = hyperparameters[parent]
+        space.add(condition_on(hyperparameters[child], h, [parse(h, text) for text in active]))
+    if unexplained:
+        raise _UnexplainedError(unexplained)
+    return space
+
+
+def explain_inactive(
+    texts: Mapping[str, Sequence[str]], parents: Sequence[str]
+) -> tuple[dict[str, tuple[str, list[str]]], list[str]]:
+    """The parent of each hyperparameter that is inactive somewhere, and its texts under that.
+
+    Args:
+        texts: of each hyperparameter in all configurations, empty where it is inactive.
+        parents: those that can be one, in the order in which they are tried.
+
+    Returns:
+        The parent and its texts by hyperparameter, and the hyperparameters that no parent explains.
+    """
+    conditions, unexplained = {}, []
     for child, values in texts.items():
         if "" not in values:
             continue
@@ -139,19 +160,20 @@ def _infer_space(texts: Mapping[str, Sequence[str]]) -> ConfigurationSpace:
             # a conditional parent comes after one that it depends on: no circles
             earlier = values.count("") > texts[parent].count("") or "" not in texts[parent]
             if parent != child and earlier and not active & inactive and "" not in active:
-                h = hyperparameters[parent]
-                under = [parse(h, text) for text in sorted(active)]
-                space.add(
-                    EqualsCondition(hyperparameters[child], h, under[0])
-                    if len(under) == 1
-                    else InCondition(hyperparameters[child], h, under)
-                )
+                conditions[child] = parent, sorted(active)
                 break
         else:
             unexplained.append(child)
-    if unexplained:
-        raise _UnexplainedError(unexplained)
-    return space
+    return conditions, unexplained
+
+
+def condition_on(
+    child: Hyperparameter, parent: Hyperparameter, values: Sequence[Any]
+) -> EqualsCondition | InCondition:
+    """The condition that a hyperparameter is active under some values of another."""
+    if len(values) == 1:
+        return EqualsCondition(child, parent, values[0])
+    return InCondition(child, parent, list(values))
 
 
 def _infer(name: str, texts: Sequence[str]) -> Hyperparameter:

@@ -183,7 +183,6 @@ def roi_run(
             check_positive("number of sources", count)
     curves = databases.load(database, **values["database_options"])
     targets, draws = range(0, curves.num_tasks, every), values["draws"]
-    values["chunk"] = min(values["chunk"], len(targets))
 
     def frame(name: str, **others: Any) -> pd.DataFrame:
         return run(

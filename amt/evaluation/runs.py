@@ -119,7 +119,7 @@ def run(
         experiment = Experiment(
             budget=budget,
             precision=values["precision"],
-            chunk=max(len(chunk) for chunk in chunks),
+            chunk=values["chunk"],
             executor=executor,
         )
         open_folder(folder, {k: v for k, v in values.items() if k not in NOT_SHARED})

@@ -50,24 +50,55 @@ def predict_metric(
     *,
     level: float,
 ) -> MetricPrediction:
-    r"""Mean and central interval of the metric, noise included, of a mixture or a single posterior.
+    """Mean and central interval of the metric, noise included, of a mixture or a single posterior.
 
-    The mean is \(\sum_k w_k\, E[g^{-1}(z_k)]\) by quadrature, g the outcome transform and z_k the
-    normal score of component k; the ends are quantiles of the scores' mixture, transformed back.
+    The ends are quantiles of the scores' mixture, transformed back.
     """
-    single = posterior.log_weights is None
-    mean = np.asarray(posterior.mean)[None] if single else np.asarray(posterior.mean)
-    variance = np.asarray(posterior.variance).reshape(mean.shape)
-    deviation = np.sqrt(variance + np.asarray(noise).reshape(-1, 1, mean.shape[-1]))
-    weights = np.ones(1) if single else np.exp(np.asarray(posterior.log_weights))
-    nodes, mass = np.polynomial.hermite_e.hermegauss(NODES)
-    values = outcome.inverse(mean[..., None] + deviation[..., None] * nodes)
-    average = np.einsum("k,kcei,i->ce", weights, values, mass / mass.sum())
+    weights, mean, deviation = _components(posterior, noise)
+    average = _expectation(weights, mean, deviation, outcome)
     ends = [
         outcome.inverse(mixture_quantile(weights, mean, deviation, share))
         for share in ((1 - level) / 2, (1 + level) / 2)
     ]
     return MetricPrediction(average, np.minimum(*ends), np.maximum(*ends))
+
+
+def expected_metric(
+    posterior: TargetPosterior, outcome: Outcome
+) -> Float[np.ndarray, "config epoch"]:
+    """Expectation of the metric of the noise-free score, of a mixture or a single posterior.
+
+    Near the end of a bounded metric it is below what the mean of the score stands for, the more so
+    the less is known: a score that may be beyond the end is worth no more than the end.
+    """
+    return _expectation(*_components(posterior, np.zeros(posterior.mean.shape[-1])), outcome)
+
+
+def _components(
+    posterior: TargetPosterior, noise: Float[np.ndarray, "*component epoch"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights, means and standard deviations of the scores of all components, or of one."""
+    single = posterior.log_weights is None
+    mean = np.asarray(posterior.mean)[None] if single else np.asarray(posterior.mean)
+    variance = np.asarray(posterior.variance).reshape(mean.shape)
+    deviation = np.sqrt(variance + np.asarray(noise).reshape(-1, 1, mean.shape[-1]))
+    weights = np.ones(1) if single else np.exp(np.asarray(posterior.log_weights))
+    return weights, mean, deviation
+
+
+def _expectation(
+    weights: Float[np.ndarray, "component"],
+    mean: Float[np.ndarray, "component config epoch"],
+    deviation: Float[np.ndarray, "component config epoch"],
+    outcome: Outcome,
+) -> Float[np.ndarray, "config epoch"]:
+    r"""\(\sum_k w_k\, E[g^{-1}(z_k)]\) by quadrature.
+
+    g is the outcome transform, z_k the normal score of component k.
+    """
+    nodes, mass = np.polynomial.hermite_e.hermegauss(NODES)
+    values = outcome.inverse(mean[..., None] + deviation[..., None] * nodes)
+    return np.einsum("k,kcei,i->ce", weights, values, mass / mass.sum())
 
 
 def mixture_quantile(

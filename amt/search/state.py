@@ -7,7 +7,7 @@ It is replaced atomically.
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -173,24 +173,28 @@ def load(
             f"{path} is the state of a tuner with other {', '.join(differing)}: give what it was "
             "made with, or another file"
         )
-    arrays, rest = _partition(fit)
-    structure = jax.tree.structure(arrays)
-    if structure.num_leaves != len(saved.arrays):
+    if len(arrays_of(fit)) != len(saved.arrays):
         raise ValueError(
             f"{path} has the fit of a model with other parameters, as another version of amt may "
             "have: start another file, and `tell` its scores again"
         )
-    leaves = map(jnp.asarray, saved.arrays)
     try:
         state = saved.state.checked(sources)
     except ValueError as error:
         raise ValueError(f"{path} is not the state of a tuner: {error}") from error
-    return state, eqx.combine(jax.tree.unflatten(structure, leaves), rest)
+    return state, with_arrays(fit, saved.arrays)
 
 
 def arrays_of(fit: Fitted) -> list[np.ndarray]:
     """The arrays of a fit but for those of its solver, which follows from the sources."""
     return list(map(np.asarray, jax.tree.leaves(_partition(fit)[0])))
+
+
+def with_arrays(fit: AnyFit, arrays: Sequence[np.ndarray]) -> AnyFit:
+    """A fit with other arrays, as many as it has (`arrays_of`)."""
+    own, rest = _partition(fit)
+    leaves = map(jnp.asarray, arrays)
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(own), leaves), rest)
 
 
 def _partition(fit: AnyFit) -> tuple[AnyFit, AnyFit]:

@@ -1,5 +1,6 @@
 """The live tuner: ask for a trial, train it for one more epoch, tell its score."""
 
+import math
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from copy import deepcopy
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ConfigSpace import ConfigurationSpace
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from amt.curves import LearningCurves
 from amt.gp.observations import TargetPosterior
@@ -39,8 +40,13 @@ from amt.search.fitting import (
     source_posterior,
     unfitted,
 )
-from amt.search.prediction import MetricPrediction, Similarity, predict_metric, similarity_of
-from amt.search.rule import recommend
+from amt.search.prediction import (
+    MetricPrediction,
+    Similarity,
+    expected_metric,
+    predict_metric,
+    similarity_of,
+)
 from amt.search.scoring import Progress, Room, Scorer
 from amt.search.state import (
     Saved,
@@ -65,6 +71,10 @@ _KEPT = ("model", "by_cost", "dtype", "continuous", "samples", "refinements")  #
 
 class ExhaustedError(RuntimeError):
     """Every configuration has been trained for all epochs or given up."""
+
+
+class UnderWayError(RuntimeError):
+    """All that is left to train is under way."""
 
 
 class NothingToRecommendError(RuntimeError):
@@ -111,11 +121,13 @@ class Tuner:
     again before that. Scores can be told in any order, of any epochs of the sources, and of trials
     that were not asked for.
 
-    Candidates are the configurations known so far, and at every other time `samples` random ones
-    and then, `refinements` times, as many neighbours of those with the best acquisition values
-    (ConfigSpace's one-exchange neighbourhood, which respects conditions and forbidden clauses): the
-    local search of Hutter, Hoos, Leyton-Brown (2011), section 4.3. So half of the epochs at least
-    go to what is known. They follow from the key and the number of times asked.
+    Candidates are the configurations known so far, and at trials 0, 1, 4, 9, 16, ... `samples`
+    random ones and then, `refinements` times, as many neighbours of those with the best acquisition
+    values (ConfigSpace's one-exchange neighbourhood, which respects conditions and forbidden
+    clauses): the local search of Hutter, Hoos, Leyton-Brown (2011), section 4.3. There is no end of
+    configurations that might be better; as many as the square root of the trials are tried, the
+    rate of Wang, Audibert, Munos (2008), Algorithms for Infinitely Many-Armed Bandits. All other
+    trials go on with what is known. They follow from the key and the number of times asked.
 
     With `state`, a method that changes something writes it to that file before it returns, and a
     tuner made with the same arguments goes on from there. It is an npz file without pickles
@@ -285,6 +297,16 @@ class Tuner:
         """Configuration, epoch and metric of all that was told, in that order."""
         return tuple(self._state.told)
 
+    @property
+    def failed(self) -> tuple[int, ...]:
+        """The configurations whose training failed."""
+        return tuple(self._state.failed)
+
+    @property
+    def epochs(self) -> Int[np.ndarray, "epoch"]:
+        """The epochs that can be asked for and told, those of the sources."""
+        return self._epochs
+
     def posterior(self) -> TargetPosterior:
         """Mean and variance of the target's noise-free score, of all configurations by number.
 
@@ -311,11 +333,14 @@ class Tuner:
         rows = list(range(len(self.configs)) if numbers is None else numbers)
         for number in rows:
             self._require_known(number)
+<<<<<<< HEAD
         mean, variance, log_weights, _ = self.posterior()
         mean, variance = (leaf[..., jnp.asarray(rows, int), :] for leaf in (mean, variance))
         posterior = TargetPosterior(mean, variance, log_weights)
+=======
+>>>>>>> b13
         noise = np.asarray(self._scorer.source.noise)
-        return predict_metric(posterior, noise, self.outcome, level=level)
+        return predict_metric(self.posterior().of(rows), noise, self.outcome, level=level)
 
     def similarity(self) -> Similarity:
         """How much each past task counts in what is predicted, with intervals.
@@ -371,11 +396,15 @@ class Tuner:
 
         Raises:
             ExhaustedError: every configuration has been trained for all epochs or given up.
-            RuntimeError: the same, but for those under way.
+            UnderWayError: the same, but for those under way.
         """
         progress, remaining = self._progress(), self._remaining()
+<<<<<<< HEAD
         key = jax.random.fold_in(self._random_key, self._state.asked)
         explore = self._continuous and (self._state.asked % 2 == 0 or not remaining.any())
+=======
+        explore = self._continuous and (self._explores() or not remaining.any())
+>>>>>>> b13
         candidates, values = self._sample(explore), np.zeros(0)
         best, number, config = -np.inf, 0, None
         for refinement in range(1 + self._refinements * explore):
@@ -393,7 +422,7 @@ class Tuner:
                 config = candidates.values[row - known] if row >= known else None
         if best == -np.inf:
             if self._state.pending:
-                raise RuntimeError("all that is left to train is under way: tell its scores first")
+                raise UnderWayError("all that is left to train is under way: tell its scores first")
             raise ExhaustedError(
                 "there is nothing left to train: every configuration has been trained for all "
                 "epochs or given up; continuous=True looks beyond them, `add` gives another"
@@ -495,26 +524,26 @@ class Tuner:
         return self._numbers[key]
 
     def recommend(self) -> int:
-        """The configuration with the largest posterior mean among those that did not fail.
+        """The configuration with the best expected metric, at any epoch, that did not fail.
 
         In task regression, of those with a score, if there is one.
 
         Raises:
             NothingToRecommendError: there is none in the search space that did not fail.
         """
-        excluded = sorted({*self._outside, *self._state.failed})
+        excluded = {*self._outside, *self._state.failed}
         if len(excluded) == len(self.configs):
             raise NothingToRecommendError(
                 f"there is nothing to recommend: of {len(self.configs)} configurations, "
                 f"{len(self._outside)} are outside of the search space and "
                 f"{len(excluded) - len(self._outside)} in it failed; ask for another, or add one"
             )
-        posterior, among = self.posterior(), None
-        mean = posterior.mean.at[..., jnp.asarray(excluded, int), :].set(-jnp.inf)
-        if self._settings["model"] == "task_regression":
-            told = {number for number, *_ in self._state.told}.difference(excluded)
-            among = jnp.asarray([number in told for number in range(len(self.configs))])
-        return int(recommend(posterior._replace(mean=mean), among))
+        told = {number for number, *_ in self._state.told} - excluded
+        if not told or self._settings["model"] != "task_regression":
+            told = {*range(len(self.configs))} - excluded
+        among = sorted(told)
+        expected = expected_metric(self.posterior().of(among), self.outcome)
+        return among[int(self.outcome.forward(expected).max(1).argmax())]
 
     def _trial(self, number: int, epoch: int) -> Trial:
         return Trial(number, dict(self.configs[number]), epoch, self._state.latest(number))
@@ -572,6 +601,13 @@ class Tuner:
         self._state.added.append(config)
         self._posterior = None
         return len(self.configs) - 1
+
+    def _explores(self) -> bool:
+        """Whether the next trial may be of a configuration that is not known yet.
+
+        So it is of the trials 0, 1, 4, 9, ...: of n, the square root of n.
+        """
+        return math.isqrt(self._state.asked) ** 2 == self._state.asked
 
     def _sample(self, explore: bool) -> Candidates:
         """Random configurations, new ones after every `ASKS_A_DRAW` trials; or none."""

@@ -153,6 +153,36 @@ def wandb_history(task: str, lr: float) -> list[dict]:
     ]
 
 
+def test_charts_of_wandb(tmp_path):
+    """`Step`, and of each run its metric, its minimum and maximum; rows of steps that one has."""
+    table, runs = {"Step": [*range(2 * EPOCHS)]}, {}
+    for number, (task, lr) in enumerate(RUNS):
+        values = [accuracy(task, lr, step + 1) if step < EPOCHS else "" for step in table["Step"]]
+        name = f"royal-sweep-{number} - again"
+        runs[name] = settings(lr) | {"dataset": task}
+        for ending in ("", "__MIN", "__MAX"):
+            table[f"{name} - val/acc{ending}"] = values
+        table[f"{name} - val/loss"] = [1.0] * 2 * EPOCHS
+    path = tmp_path / "charts" / "wandb_export_2024-05-05T10_07_23.233-04_00.csv"
+    write_csv(path, pd.DataFrame(table).to_dict("records"))
+    check(logs.wandb_chart(path, "val/acc", runs, task="dataset"))
+    check(logs.wandb_chart(path.parent, "val/acc", runs, task="dataset"))
+    by_epoch = pd.DataFrame(table).rename(columns={"Step": "epoch"})
+    assert logs.wandb_chart(path, "val/acc", runs)["task"].unique().tolist() == ["charts"]
+    path.write_text(by_epoch.assign(epoch=by_epoch["epoch"] + 1).to_csv(index=False))
+    check(logs.wandb_chart(path, "val/acc", runs, task="dataset"))
+    with pytest.raises(ValueError, match="no CSV file with columns `RUN - val/f1`"):
+        logs.wandb_chart(path, "val/f1", runs)
+    with pytest.raises(ValueError, match="royal-sweep-0 - again has no hyperparameters"):
+        logs.wandb_chart(path, "val/acc", {})
+    path.write_text("Relative Time (Process),a - val/acc\n1.5,0.5\n")
+    with pytest.raises(ValueError, match=r"is 'Relative Time .Process.': export it by step"):
+        logs.wandb_chart(path, "val/acc", {"a": {"lr": 1}})
+    path.write_text("Step,a - val/acc,a - val/acc\n1,0.5,0.6\n")
+    with pytest.raises(ValueError, match="has several runs called 'a - val/acc'"):
+        logs.wandb_chart(path, "val/acc", {"a": {"lr": 1}})
+
+
 def test_wandb(tmp_path):
     histories = []
     for number, (task, lr) in enumerate(RUNS):

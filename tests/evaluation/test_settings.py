@@ -1,12 +1,14 @@
 """Settings that cannot be are refused in one line that names them."""
 
 import pytest
+import yaml
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from amt.evaluation.runs import run
 from amt.evaluation.settings import check_settings, run_main
 from amt.tuners import TUNERS
 from tests.problems import SMALL_RUN
+from tests.processes import ROOT
 
 WHOLE = SMALL_RUN | {
     "kernel": {"task": "at2", "config": "matern", "fidelity": "at2"},
@@ -98,3 +100,14 @@ def test_errors_of_hydra_are_one_line(error, message, monkeypatch):
     with pytest.raises(SystemExit, match=message) as raised:
         run_main(main, "a.py")
     assert "\n" not in str(raised.value)
+
+
+def test_results_of_all_experiments_are_of_one_chunk_but_where_trajectories_differ():
+    """Another one rounds otherwise, and numbers that are published side by side would differ."""
+    settings = {
+        path.stem: yaml.safe_load(path.read_text())
+        for path in (ROOT / "experiments" / "conf").glob("*.yaml")
+    }
+    chunks = {name: of["chunk"] for name, of in settings.items() if "chunk" in of}
+    assert len(settings) > 5
+    assert chunks == {"at2": 5, "inference_ablation": 1}

@@ -150,7 +150,7 @@ def test_random_candidates_are_in_the_distributions():
     for number in range(3):
         trial = optuna.trial.create_trial(state=TrialState.WAITING)
         trial.number = number
-        fresh = sampler._fresh(trial, {})
+        fresh = sampler._fresh(sampler._known_to([]).space, trial, {})
         assert len(fresh) > 200
         for name, distribution in SPACE.items():
             internal = [distribution.to_internal_repr(config[name]) for config in fresh]
@@ -200,12 +200,11 @@ def test_suggested_values_are_python_s_own_and_lists_are_choices(storage):
     trial = study.ask(MIXED)
     trial.report(0.3, 0)
     trial = study.ask(MIXED)
-    params = trial.relative_params
+    params = trial.params
     assert own_types(params) | {"factor": None} == own_types(past.configs[0]) | {"factor": None}
     assert type(params["factor"]) is (float if params["factor"] == 0.5 else int)
-    assert trial.params == params
     frozen = study.trials[-1]
-    fresh = sampler._fresh(frozen, {})
+    fresh = sampler._fresh(sampler._known_to(study.trials).space, frozen, {})
     assert {type(c["nesterov"]) for c in fresh} == {bool}
     assert {type(c["factor"]) for c in fresh if c["factor"] != 0.5} == {int}
     assert sampler._state(study, frozen).observed == [(0, 0, 0.3)]
@@ -266,28 +265,54 @@ def test_trials_of_equal_parameters_are_averaged_and_curves_joined(storage):
     assert_allclose(curves.scores, [[[0.1, 0.3, 0.5], [0.3, 0.6, 0.7]]])
 
 
-def test_ranges_and_choices_are_united_and_conditional_parameters_left_out(storage):
-    choices = CategoricalDistribution(["sgd", "lion"])
+def test_ranges_choices_scales_and_kinds_are_united(storage):
     other = {
         "dropout": DROPOUT,
-        "rate": FloatDistribution(1e-6, 0.1, log=True),
-        "depth": IntDistribution(2, 12),
-        "optimizer": choices,
-        "momentum": FloatDistribution(0, 1),
+        "rate": FloatDistribution(1e-6, 0.1),  # linear
+        "depth": FloatDistribution(2, 12),  # real
+        "optimizer": CategoricalDistribution(["sgd", "lion"]),
     }
     add(study_in(storage, "x"), ONE, [0.1])
-    params = {**ONE, "rate": 1e-6, "depth": 12, "optimizer": "lion", "momentum": 0.5}
+    params = {**ONE, "rate": 1e-6, "depth": 11.5, "optimizer": "lion"}
     add(study_in(storage, "y"), params, [0.1], other)
+    as_choices = {**SPACE, "depth": CategoricalDistribution([16, 2])}
+    add(study_in(storage, "z"), {**ONE, "depth": 16}, [0.1], as_choices)
     curves = sources_from_studies(storage)
     assert distributions_of_space(curves.space) == {
         "rate": FloatDistribution(1e-6, 1.0, log=True),
-        "depth": IntDistribution(1, 12),
+        "depth": FloatDistribution(1, 16),
         "optimizer": CategoricalDistribution(["adam", "sgd", "lion"]),
         "dropout": DROPOUT,
     }
-    assert list(curves.configs) == [ONE, {n: v for n, v in params.items() if n != "momentum"}]
-    # Each study ran one of the two.
-    assert_array_equal(np.isnan(curves.scores[..., 0]), [[False, True], [True, False]])
+    assert list(curves.configs) == [ONE, params, {**ONE, "depth": 16.0}]
+    # Each study ran one of the three.
+    assert_array_equal(np.isnan(curves.scores[..., 0]), ~np.eye(3, dtype=bool))
+
+
+def test_parameters_that_some_trials_lack_are_conditional_or_have_a_usual_value(storage):
+    momentum = {"momentum": FloatDistribution(0, 1)}
+    study = study_in(storage, "x")
+    for config in past_configs()[:4]:
+        sgd = config["optimizer"] == "sgd"
+        more = {"momentum": 0.25 * len(study.trials)} if sgd else {}
+        add(study, config | more, [0.1], SPACE | (momentum if sgd else {}))
+    curves = sources_from_studies(storage)
+    assert [c.get("momentum") for c in curves.configs] == [None, 0.25, None, 0.75]
+    assert curves.space.conditional_hyperparameters == ["momentum"]
+    # Nothing tells which have a `clip`, which a later study has in addition.
+    clip = SPACE | {"clip": FloatDistribution(0, 9)}
+    later = study_in(storage, "later")
+    for config, value in zip(past_configs()[:3], (1.0, 5.0, 2.0), strict=True):
+        add(later, config | {"clip": value}, [0.1], clip)
+    names = ["x", "later"]
+    with pytest.warns(UserWarning, match="'clip' is not in 4 of 7 trials, .* count with 2.0") as w:
+        curves = sources_from_studies(storage, names)
+    assert len(w) == 2  # sgd had no momentum there
+    assert {c["clip"] for c in curves.configs} == {1.0, 2.0, 5.0}
+    curves = sources_from_studies(storage, names, absent={"clip": 0.0, "momentum": 1.5})
+    assert {c["clip"] for c in curves.configs} == {0.0, 1.0, 2.0, 5.0}
+    assert {c["momentum"] for c in curves.configs} == {0.25, 0.75, 1.5}
+    assert not curves.space.conditional_hyperparameters
 
 
 def test_the_same_step_is_one_configuration(storage):
@@ -332,9 +357,10 @@ def test_studies_that_do_not_go_together_are_named(storage):
     add(study_in(storage, "loss", "minimize"), ONE, [0.1])
     with pytest.raises(ValueError, match="'loss' is to minimize, study 'x' to maximize"):
         sources_from_studies(storage)
-    add(study_in(storage, "linear"), ONE, [0.1], {**SPACE, "rate": FloatDistribution(0, 1)})
-    with pytest.raises(ValueError, match=r"'rate' is Float.* in study 'linear', trial 0, but "):
-        sources_from_studies(storage, ["x", "linear"])
+    named = {**SPACE, "rate": CategoricalDistribution(["low", "high"])}
+    add(study_in(storage, "named"), {**ONE, "rate": "low"}, [0.1], named)
+    with pytest.raises(ValueError, match=r"'rate' is Categ.* in study 'named', trial 0, but Float"):
+        sources_from_studies(storage, ["x", "named"])
     add(study_in(storage, "other"), {"width": 3}, [0.1], {"width": IntDistribution(1, 9)})
     with pytest.raises(ValueError, match="no parameter is in all trials"):
         sources_from_studies(storage, ["x", "other"])
@@ -575,7 +601,6 @@ def test_the_rest_of_a_partly_enqueued_trial_is_suggested_for_it():
     trial = study.ask()
     config = suggest(trial)
     assert (config["optimizer"], config["depth"]) == ("sgd", 9)
-    assert trial.relative_params == config
     assert abs(np.log10(config["rate"]) / 4 + 1 - 0.54) < 0.17
 
 
@@ -695,7 +720,6 @@ def test_conditional_spaces_and_parameters_that_the_sources_do_not_have():
             trial.suggest_float("extra", 0, 1)
             if optimizer == "sgd":
                 trial.suggest_float("momentum", 0.0, 0.99)
-            assert ("momentum" in trial.relative_params) == (optimizer == "sgd")
             trial.report(0.5, 0)
             trial.should_prune()
             study.tell(trial, 0.5)
@@ -703,18 +727,113 @@ def test_conditional_spaces_and_parameters_that_the_sources_do_not_have():
     assert len(state.observed) == 6  # all are placed
 
 
-def test_another_range_needs_the_space_of_the_study():
-    narrow = {**SPACE, "rate": FloatDistribution(0.3, 1.0, log=True)}
-    study = new_study(new_sampler())
-    with pytest.warns(UserWarning, match=r"'rate' of trial 0 is sampled at random: .*the space of"):
-        study.ask(narrow)
-    space = space_of_distributions(narrow)
+def test_the_distributions_of_the_objective_are_those_of_the_study():
+    """Choices in another order and a new one, another range, whole numbers for real ones ..."""
+    theirs = {
+        "rate": FloatDistribution(0.3, 1.0),
+        "depth": FloatDistribution(1.5, 20.0),
+        "optimizer": CategoricalDistribution(["lion", "sgd", None, "adam"]),
+        "dropout": CategoricalDistribution([0.5, 0.1]),
+        "extra": IntDistribution(0, 3),
+    }
+    sampler = new_sampler()
+    study = new_study(sampler)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        for _ in range(3):
-            assert new_study(new_sampler(space=space)).ask(narrow).params["rate"] >= 0.3
-    with pytest.raises(ValueError, match="search space has rate, the sources depth, dropout"):
-        new_sampler(space=space_of_distributions({"rate": RATE}))
+        for score in (0.2, 0.5, 0.1, 0.4):
+            trial = study.ask(theirs)
+            trial.report(score, 0)
+            trial.should_prune()
+            study.tell(trial, state=TrialState.PRUNED)
+    state = sampler._state(study, study.trials[-1])
+    assert len(state.observed) == 4
+    fresh = sampler._fresh(state.known.space, study.trials[-1], {})
+    assert {config["optimizer"] for config in fresh} == {"lion", "sgd", "adam", None}
+    assert {config["dropout"] for config in fresh} == {0.5, 0.1}
+    assert all(0.3 <= config["rate"] <= 1 and config["depth"] >= 1.5 for config in fresh)
+    lion, adam = ({**ONE, "optimizer": name} for name in ("lion", "adam"))
+    features = sampler._features([lion, adam, {"depth": 9, "optimizer": "adam"}])
+    columns = sampler._encode.columns
+    other = [columns.index(f"optimizer={name}") for name in ("adam", "sgd")]
+    assert_array_equal(features[:, other], [[0, 0], [1, 0], [1, 0]])
+    assert_allclose(features[2, columns.index("rate")], 0.5)  # never suggested: the default
+
+
+def test_the_space_of_a_study_is_known_before_its_first_trial():
+    narrow = {**SPACE, "rate": FloatDistribution(0.3, 1.0, log=True)}
+    new_study(new_sampler()).ask(narrow)  # without: the nearest value
+    space = space_of_distributions(narrow)
+    assert new_study(new_sampler(space=space)).ask(narrow).params["rate"] > 0.3
+    # One that never suggests the others.
+    sampler = new_sampler(space=space_of_distributions({"rate": RATE}))
+    study = new_study(sampler)
+    for _ in range(3):
+        trial = study.ask({"rate": RATE})
+        trial.report(0.3, 0)
+        trial.should_prune()
+        study.tell(trial, state=TrialState.PRUNED)
+    assert len({t.params["rate"] for t in study.trials}) == 3
+    assert len(sampler._state(study, study.trials[-1]).observed) == 3
+    with pytest.raises(ValueError, match=r"space has width, the sources depth, .* none in common"):
+        new_sampler(space=space_of_distributions({"width": DEPTH}))
+
+
+def test_infeasible_trials_are_failures_to_the_model():
+    sampler = new_sampler(constraints_func=lambda trial: (trial.params["depth"] - 6,))
+    study = new_study(sampler)
+    deep = [{**config, "depth": 9} for config in past_configs()[:6]]
+    for config in deep:
+        study.enqueue_trial(config)
+    for _ in range(6):
+        trial = study.ask(SPACE)
+        for step in range(EPOCHS):
+            trial.report(0.95, step)
+        study.tell(trial, 0.95)
+    state = sampler._state(study, study.trials[0])
+    assert len(state.failed) == 6
+    assert max(score for *_, score in state.observed) < np.arcsin(np.sqrt(0.3))
+    trial = study.ask(SPACE)
+    assert trial.params["depth"] <= 5
+    trial.report(0.3, 0)
+    assert not trial.should_prune()  # the best of what is feasible
+    study.tell(trial, state=TrialState.PRUNED)
+    trial = study.ask(SPACE)
+    trial.set_constraint("memory", 1.0)
+    trial.report(0.9, 0)
+    study.tell(trial, 0.9)
+    state = sampler._state(study, study.trials[0])
+    assert len(state.failed) == 7
+
+
+def test_a_study_that_reports_at_steps_of_its_own_is_binned():
+    few = sources().select(epochs=[1, 2, 4, 6])
+    nothing = fitted()
+    sampler = AMTSampler(few, fit=nothing)
+    study = new_study(sampler)
+
+    def reached(steps, state=TrialState.RUNNING):
+        values = dict.fromkeys(steps, 0.5)
+        return sampler._reached(
+            optuna.trial.FrozenTrial(
+                **{"number": 0, "state": state, "value": None, "intermediate_values": values},
+                **{"datetime_start": None, "datetime_complete": None, "params": {}},
+                **{"distributions": {}, "user_attrs": {}, "system_attrs": {}, "trial_id": 0},
+            )
+        )
+
+    assert reached([0, 1, 2]) == {0: 0, 1: 1}  # epoch 4 is still to come
+    assert reached([0, 1, 2, 3]) == {0: 0, 1: 1, 2: 3}
+    assert reached([0, 2]) == {0: 0, 2: 2}  # the next is beyond it
+    assert reached([2]) == {2: 2}
+    assert reached([0, 1, 2], TrialState.PRUNED) == {0: 0, 1: 1, 2: 2}
+    assert reached([7, 8]) == {}
+    trial = study.ask(SPACE)
+    for step, decides in enumerate([True, True, False, True, False, False]):
+        trial.report(0.01 if step else 0.02, step)
+        assert trial.should_prune() <= decides
+    study.tell(trial, state=TrialState.PRUNED)
+    observed = sampler._state(study, study.trials[0]).observed
+    assert [epoch for _, epoch, _ in observed] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

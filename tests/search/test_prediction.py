@@ -8,7 +8,7 @@ import pytest
 import amt
 from amt.gp.observations import TargetPosterior
 from amt.outcome import ArcsineOutcome, RobustOutcome
-from amt.search.prediction import mixture_quantile, predict_metric
+from amt.search.prediction import expected_metric, mixture_quantile, predict_metric
 from tests.problems import small_curves
 
 matplotlib.use("Agg")
@@ -110,3 +110,16 @@ def test_figures_and_history_show_what_was_told(tuner):
     assert len(tuner.plot_curves().axes[0].collections) == 5
     (axes,) = tuner.plot_similarity().axes
     assert len(axes.get_yticklabels()) == 5
+
+
+def test_an_uncertain_score_near_the_end_of_its_range_is_worth_less_than_a_certain_one():
+    """Accuracies end at 1, where scores are pi / 2: what is beyond it counts as the end."""
+    mean, deviation = np.array([[1.44], [1.46]]), np.array([[0.02], [0.3]])
+    expected = expected_metric(TargetPosterior(mean, deviation**2), ArcsineOutcome())
+    scores = mean + deviation * np.random.default_rng(0).normal(size=200_000)
+    drawn = np.sin(np.clip(scores, 0, np.pi / 2)) ** 2
+    np.testing.assert_allclose(expected[:, 0], drawn.mean(1), atol=3e-3)
+    assert expected[0, 0] > expected[1, 0]
+    two = TargetPosterior(mean[:, None], (deviation**2)[:, None], np.log([0.25, 0.75]))
+    both = expected_metric(two, ArcsineOutcome())
+    np.testing.assert_allclose(both[0, 0], [0.25, 0.75] @ expected[:, 0], rtol=1e-12)

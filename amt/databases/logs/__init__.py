@@ -8,6 +8,7 @@ curves = databases.read_curves(table, minimise=True)
 | logs | call |
 |---|---|
 | W&B, exported histories | `wandb("export", "val/acc")` |
+| W&B, a panel's CSV | `wandb_chart("chart.csv", "val/acc", {run: {...}, ...})` |
 | W&B, from its API | `gather(((r.history(), r.config) for r in api.runs(...)), "val/acc", ...)` |
 | MLflow, `mlruns` or `mlflow.db` | `mlflow("mlruns", "val_acc")` |
 | TensorBoard, event files or CSV downloads | `tensorboard("runs", "val/acc")` |
@@ -30,7 +31,7 @@ same hyperparameters are its seeds. Epochs count from 1 in the table where the t
 """
 
 from amt.databases.logs.benchmarks import hpob, lcbench, optuna_trials
-from amt.databases.logs.folders import keras, lightning, ray, tensorboard, wandb
+from amt.databases.logs.folders import keras, lightning, ray, tensorboard, wandb, wandb_chart
 from amt.databases.logs.mlflow import mlflow
 from amt.databases.logs.runs import gather
 
@@ -45,4 +46,5 @@ __all__ = [
     "ray",
     "tensorboard",
     "wandb",
+    "wandb_chart",
 ]

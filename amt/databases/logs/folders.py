@@ -98,6 +98,58 @@ def wandb(
     return gather(runs, score, epoch=epoch, task=task, first_epoch=int(epoch != "_step"))
 
 
+def wandb_chart(
+    path: Folder,
+    score: str,
+    hyperparameters: Mapping[str, Mapping[str, Any]],
+    *,
+    task: str | None = None,
+) -> "pd.DataFrame":
+    """Line plots of W&B, exported as CSV from their panels: one such file, or all in a folder.
+
+    The first column is the x axis, which has to count steps (from 0, if it is `Step`) or epochs,
+    not time. Each run has a column `RUN - SCORE`; those of its range within a point, `__MIN` and
+    `__MAX`, are not read. A panel has up to 1500 points of a run, and no hyperparameters: those of
+    each run are in the table of runs, exported as `runs.csv`, say,
+
+    ```python
+    runs = pd.read_csv("runs.csv").set_index("Name")[["lr", "width", "dataset"]]
+    table = wandb_chart("chart.csv", "val_acc", runs.to_dict("index"), task="dataset")
+    ```
+
+    Source: such exports in public repositories.
+
+    Raises:
+        ValueError: the x axis is time, there is no such score, two runs have one name, or a run has
+            no hyperparameters.
+    """
+    path = Path(path).expanduser()
+    files = sorted(path.rglob("*.csv")) if path.is_dir() else [path]
+    runs = [run for file in files for run in _runs_of_chart(file, score, hyperparameters)]
+    if not runs:
+        raise ValueError(f"there is no CSV file with columns `RUN - {score}` in {path}")
+    return gather(runs, score, epoch="x", task=task)
+
+
+def _runs_of_chart(path: Path, score: str, given: Mapping[str, Mapping[str, Any]]) -> Iterator[Run]:
+    """The runs that a chart has columns of."""
+    import pandas as pd
+
+    table, ending = _read_csv(path), f" - {score}"
+    x = str(table.columns[0])
+    for column in table.columns[1:]:
+        if re.sub(r"\.\d+$", "", column) != column and re.sub(r"\.\d+$", "", column) in table:
+            raise ValueError(f"{path.name} has several runs called {column.rsplit('.', 1)[0]!r}")
+        if not column.endswith(ending):
+            continue
+        if "time" in x.lower():
+            raise ValueError(f"the x axis of {path.name} is {x!r}: export it by step or epoch")
+        name = column.removesuffix(ending)
+        at: Any = pd.to_numeric(table[x])
+        history = pd.DataFrame({"x": at + (x == "Step"), score: table[column]})
+        yield Run(history, given.get(name, {}), path.parent.resolve().name, name)
+
+
 def tensorboard(
     folder: Folder, score: str, *, task: str | None = None, hyperparameters: Given = None
 ) -> "pd.DataFrame":

@@ -10,9 +10,9 @@ study = optuna.create_study(
 study.optimize(objective, n_trials=100)
 ```
 
-All state is in the trials of the study. The model is fitted once in each process, from the sources
-and the seed alone, so that any number of workers share a study through its storage, and one that
-is killed loses nothing that it has reported.
+All state is in the trials of the study, so that any number of workers share it through its storage,
+and one that is killed loses nothing that it has reported. The model follows from the sources and
+the seed alone: workers on one machine fit it once (`amt.search.fit_cache`).
 
 Each trial is one configuration, and each step that it reports one epoch. The sampler starts the
 configuration of largest acquisition value among those not tried; after each report the pruner

@@ -2,58 +2,85 @@
 
 import warnings
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
+from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ConfigSpace import ConfigurationSpace
-from ConfigSpace.hyperparameters import Constant
-from ConfigSpace.util import deactivate_inactive_hyperparameters
+from ConfigSpace.types import NotSet
 from jax.typing import DTypeLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers._base import _process_constraints_after_trial
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from amt.curves import LearningCurves
 from amt.inference import Fitted
-from amt.integrations.optuna.spaces import distributions_of_space
+from amt.integrations.optuna.spaces import distributions_of_space, nearest
+from amt.integrations.optuna.study_space import StudySpace, modelled
 from amt.precision import precision
 from amt.search.acquisition import RULES, Acquisition, get_acquisition
+<<<<<<< HEAD
 from amt.search.candidates import draw, plain_values
 from amt.search.cost import expected_cost
+=======
+>>>>>>> b13
 from amt.search.failures import failed_score
+from amt.search.fit_cache import fit_folder, fit_once
 from amt.search.fitting import (
     DEFAULT_MODEL,
     as_modelled,
-    fit_sources,
     model_of,
     require_model,
     source_grid,
     source_posterior,
 )
+from amt.search.prediction import expected_metric
 from amt.search.scoring import Progress, Room, Scorer
+<<<<<<< HEAD
 from amt.search.stopping import Utility
 from amt.space import Encoder, comparable, own_value
+=======
+from amt.space import Encoder, comparable
+
+
+class Known(NamedTuple):
+    """The sources' configurations as a study sees them.
+
+    Attributes:
+        space: of the study.
+        position: where each of them is, by its key.
+        usable: whether the study can suggest it, and no earlier one is the same to the study.
+    """
+
+    space: StudySpace
+    position: dict[Hashable, int]
+    usable: Bool[np.ndarray, "config"]
+>>>>>>> b13
 
 
 class StudyState(NamedTuple):
     """The state of a study as its trials tell it.
 
     Attributes:
-        configs: the configurations of the sources, and behind them those of other trials.
+        known: the sources' configurations.
+        configs: these, and behind them those of other trials.
         position: where each of them is, by its key.
         trials: the trials of a configuration, by its position.
         observed: (position, position of the epoch, score).
         pending: (position, position of the epoch) that running trials are at.
-        failed: positions of the configurations of which all trials failed.
+        failed: positions of the configurations of which all trials failed or are infeasible.
         unplaced: how many trials that started before have no parameters yet.
     """
 
+    known: Known
     configs: list[dict[str, Any]]
     position: dict[Hashable, int]
     trials: dict[int, list[FrozenTrial]]
@@ -69,8 +96,21 @@ class AMTSampler(BaseSampler):
     Candidates are the configurations of the sources and random ones of the search space. A
     configuration that has a running or waiting (enqueued) trial is not suggested again; running
     trials count as observed at their posterior mean. Workers that start trials at the same time
-    take the best configurations in the order of their trial numbers. Parameters that the sources do
-    not have are sampled at random, and do not enter the model.
+    take the best configurations in the order of their trial numbers.
+
+    Choices, ranges, scales and kinds of parameters can differ from the sources', and change while
+    the study runs: a suggestion is the nearest value of the distribution that the objective gives
+    (a choice by its value, wherever it stands in the list), and candidates are drawn from those of
+    its trials. Numbers keep their value for the model; choices that the sources do not have are
+    unlike all of theirs. A parameter of the sources that the study never suggests has its default.
+    Parameters that the sources do not have are sampled at random, and do not enter the model.
+
+    A trial with a constraint above 0 (`Trial.set_constraint`) is infeasible: its values say nothing
+    about what can be reached, so to the model it is a trial that failed, from whose region the
+    search keeps away; it is never the best.
+
+    A value counts for the first epoch of the sources at or after its step: the last one up to it,
+    as soon as the next, as far ahead as the last, would be beyond it, or the trial has ended.
 
     Each suggestion, and each decision of the pruner, conditions the model on all n values reported
     in the study, at a cost of O(n^3). Equal values of one configuration and step count once: a
@@ -83,19 +123,28 @@ class AMTSampler(BaseSampler):
         model: a name in `amt.search.fitting.MODELS`; by default task regression.
         acquisition: a function of `amt.search.acquisition`, or its name in `ACQUISITIONS`; by
             default that of the model in `RULES`.
+<<<<<<< HEAD
         by_cost: as of `amt.Tuner`.
         space: search space of the new study where its ranges differ from the sources', with the
             same hyperparameters (`space_of_distributions`).
+=======
+        space: search space of the new study before its first trial tells it, where that differs
+            from the sources' (`space_of_distributions`).
+        constraints_func: of trials that ended, as Optuna's samplers have it, which prefer
+            `Trial.set_constraint`.
+>>>>>>> b13
         candidates: how many random configurations are considered; 0 for those of the sources alone.
         resume: whether configurations of pruned trials are candidates again (module docstring).
-        first_step: the step that trials report for their first epoch. Steps that are not among the
-            epochs of the sources have no effect; of a study that shares none, a warning says so.
+        first_step: the step that trials report for their first epoch. Steps before it and after
+            the sources' last epoch have no effect; of a study that has no other, a warning says so.
         fit: a fit to these sources (`amt.fit_sources`) by any inference, instead of a new one.
+        cache: folder of fits that processes share (`amt.search.fit_cache`), by default that of the
+            user, False for none.
         kernels: as in `amt.fit_sources`.
         options: of `amt.fit_sources`.
 
     Raises:
-        ValueError: `space` has other hyperparameters than the sources.
+        ValueError: `space` has no hyperparameter of the sources.
     """
 
     def __init__(
@@ -109,19 +158,21 @@ class AMTSampler(BaseSampler):
         space: ConfigurationSpace | None = None,
         candidates: int = 256,
         resume: bool = False,
+        constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
         first_step: int = 0,
         fit: Fitted | None = None,
+        cache: str | PathLike[str] | bool = True,
         dtype: DTypeLike = jnp.float64,
         kernels: Mapping[str, Any] | None = None,
         **options: Any,
     ):
         self._space = deepcopy(sources.space if space is None else space)
-        self._distributions = distributions_of_space(self._space)
-        wanted = set(distributions_of_space(sources.space))
-        if wanted != set(self._distributions):
+        ours = sorted(distributions_of_space(self._space))
+        self._names = [*distributions_of_space(sources.space)]
+        if not {*ours} & {*self._names}:
             raise ValueError(
-                f"the search space has {', '.join(sorted(self._distributions))}, the sources "
-                f"{', '.join(sorted(wanted))}"
+                f"the search space has {', '.join(ours)}, the sources "
+                f"{', '.join(sorted(self._names))}: none in common"
             )
         self.fit: Any = fit
         if fit is not None:
@@ -134,7 +185,10 @@ class AMTSampler(BaseSampler):
             if fit is None:
                 options["kernels"] = {"config": "matern"} if kernels is None else dict(kernels)
                 key = jax.random.key(seed)
-                self.fit, _ = fit_sources(sources, key, model=model, dtype=dtype, **options)
+                folder = fit_folder() if cache is True else Path(cache) if cache else None
+                self.fit = fit_once(
+                    sources, key, folder=folder, model=model, dtype=dtype, **options
+                )
             self._scorer = Scorer(
                 source_posterior(self.fit, grid),
                 grid,
@@ -151,34 +205,24 @@ class AMTSampler(BaseSampler):
         self._warned: set[tuple[str, str]] = set()
         self._sources = sources
         self._encode = Encoder(sources.space)
-        self._constants = {h.name: h.value for h in self._space.values() if isinstance(h, Constant)}
-        self._usable = np.array([self._legal(config) is not None for config in sources.configs])
-        self._steps = {epoch - 1 + first_step: i for i, epoch in enumerate(sources.epochs.tolist())}
+        self._first_step = first_step
+        self._constraints_func = constraints_func
+        self._known: Known | None = None
+        self._chosen: dict[tuple[str, int], dict[str, Any]] = {}
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
+        """None: the distributions of a trial are known when the objective asks for its values."""
         self._check(study)
-        return self._distributions
+        return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        if not search_space:
-            return {}
-        state = self._state(study, trial)
-        fixed = {n: v for n, v in _fixed(trial).items() if n in self._distributions}
-        configs, values = self._values(state, trial, fixed)
-        order = np.argsort(-values, kind="stable")
-        order = order[np.isfinite(values[order])]
-        if not len(order):
-            warnings.warn(
-                f"no configuration is left for trial {trial.number}: it is sampled at random",
-                stacklevel=2,
-            )
-            return {}
-        chosen = configs[order[min(state.unplaced, len(order) - 1)]]
-        return {name: chosen[name] for name in self._distributions if name in chosen}
+        """Chooses the configuration, whose values `sample_independent` gives one by one."""
+        self._choose(study, trial)
+        return {}
 
     def sample_independent(
         self,
@@ -187,23 +231,49 @@ class AMTSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        conditional = self._space.conditional_hyperparameters
-        if param_name in self._distributions and param_name not in conditional:
-            warnings.warn(
-                f"{param_name!r} of trial {trial.number} is sampled at random: no suggested value "
-                f"is in {param_distribution}; give AMTSampler the space of this study",
-                stacklevel=2,
-            )
+        chosen = self._chosen.get((study.study_name, trial.number))
+        if chosen is None:
+            chosen = self._choose(study, trial)
+        if param_name in chosen:
+            value = nearest(param_distribution, chosen[param_name])
+            if value is not NotSet:
+                return value
         random = RandomSampler(self._random_seed(trial, param_name))
         return random.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self._chosen.pop((study.study_name, trial.number), None)
+        if self._constraints_func is not None:
+            _process_constraints_after_trial(self._constraints_func, study, trial, state)
+
+    def _choose(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
+        """The configuration that a trial is to have, empty if none is left."""
+        state = self._state(study, trial)
+        given = {**_fixed(trial), **trial.params}
+        fixed = {n: v for n, v in given.items() if n in state.known.space.distributions}
+        configs, values = self._values(state, trial, fixed)
+        order = np.argsort(-values, kind="stable")
+        order = order[np.isfinite(values[order])]
+        chosen: dict[str, Any] = {}
+        if len(order):
+            chosen = configs[order[min(state.unplaced, len(order) - 1)]]
+        else:
+            warnings.warn(
+                f"no configuration is left for trial {trial.number}: it is sampled at random",
+                stacklevel=2,
+            )
+        self._chosen[study.study_name, trial.number] = chosen
+        return chosen
 
     def should_prune(
         self, study: Study, trial: FrozenTrial, *, keep_best: bool = True, min_steps: int = 1
     ) -> bool:
         """Whether another configuration is worth more than one more epoch of this trial.
 
-        Always, if the last value reported is not finite; never at a step that the sources do not
-        have, after their last one, or where the parameters are not in the search space.
+        Always, if the last value reported is not finite; never between the epochs of the sources,
+        after their last one, or where a parameter of the study is not known yet.
 
         Args:
             keep_best: never if this trial is predicted to become the best of all that were tried.
@@ -216,13 +286,17 @@ class AMTSampler(BaseSampler):
         if not np.isfinite(trial.intermediate_values[step]):
             return True
         self._warn(study, [], {*trial.intermediate_values})
-        config = self._config(trial)
-        if config is None or step not in self._steps or step == max(self._steps):
+        reached = self._reached(trial)
+        at = next((position for position, last in reached.items() if last == step), None)
+        if at is None or at == len(self._sources.epochs) - 1:
             return False
-        if sum(reported in self._steps for reported in trial.intermediate_values) < min_steps:
+        if sum(s >= self._first_step for s in trial.intermediate_values) < min_steps:
             return False
         state = self._state(study, trial)
-        own = state.position[self._key(config)]
+        config = self._config(state.known.space, trial)
+        if config is None:
+            return False
+        own = state.position[state.known.space.key(config)]
         _, values = self._values(state, trial, {}, own)
         others = np.sort(np.delete(values, own))[::-1]
         if keep_best and self._is_best(state, own):
@@ -262,11 +336,13 @@ class AMTSampler(BaseSampler):
         return gain <= 0
 
     def _is_best(self, state: StudyState, own: int) -> bool:
-        """Whether a configuration has the largest posterior mean of those that have trials."""
+        """Whether a configuration has the best expected metric of those that have trials."""
         with precision(self._dtype):
             posterior = self._scorer.posterior(self._progress(state))
-            best = np.asarray(posterior.average(posterior.mean)).max(1)
-        return all(best[own] >= best[at] for at in state.trials if at not in state.failed)
+        rows = [own, *(at for at in state.trials if at not in state.failed)]
+        expected = expected_metric(posterior.of(rows), self._outcome)
+        best = self._outcome.forward(expected).max(1)
+        return bool(best[0] >= best.max())
 
     # Trials as observations
 
@@ -283,68 +359,90 @@ class AMTSampler(BaseSampler):
                 f"study {study.study_name!r} is one of its own sources: name the sources without it"
             )
 
-    def _key(self, config: Mapping[str, Any]) -> Hashable:
-        return comparable({n: v for n, v in config.items() if n in self._distributions})
+    def _config(self, space: StudySpace, trial: FrozenTrial) -> dict[str, Any] | None:
+        """The active parameters of a trial; None if they are not all known."""
+        ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        return space.placed({**_fixed(trial), **trial.params}, ended=ended)
 
-    def _config(self, trial: FrozenTrial) -> dict[str, Any] | None:
-        """The active hyperparameters of a trial; None if they are not all known, or not legal."""
-        params = {**_fixed(trial), **trial.params}
-        return self._legal({n: params[n] for n in self._distributions if n in params})
-
-    def _legal(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        config = {name: own_value(self._space[name], value) for name, value in config.items()}
-        values = {**self._constants, **config}
-        try:
-            legal = deactivate_inactive_hyperparameters(values, self._space)
-            legal.check_valid_configuration()
-        except (ValueError, KeyError, TypeError):
-            return None
-        return {name: config[name] for name in self._distributions if name in legal}
+    def _reached(self, trial: FrozenTrial) -> dict[int, int]:
+        """The epochs that a trial has completed, by position, and the step that stands for each."""
+        epochs = self._sources.epochs
+        steps = sorted(trial.intermediate_values)
+        within = [s for s in steps if 1 <= s - self._first_step + 1 <= epochs[-1]]
+        at = np.searchsorted(epochs, np.array(within, int) - self._first_step + 1).tolist()
+        reached = dict(zip(at, within, strict=True))
+        if reached and not trial.state.is_finished():
+            last = len(within) - 1
+            before = within[last - 1] if last else self._first_step - 1
+            following = 2 * within[last] - before - self._first_step + 1
+            epoch = within[last] - self._first_step + 1
+            if epoch < epochs[at[last]] >= following:
+                del reached[at[last]]
+        return reached
 
     def _last(self, trial: FrozenTrial) -> int:
-        """Position of the last epoch that a trial reported, -1 before the first."""
-        return max((self._steps.get(step, -1) for step in trial.intermediate_values), default=-1)
+        """Position of the last epoch that a trial has completed, -1 before the first."""
+        return max(self._reached(trial), default=-1)
+
+    def _known_to(self, trials: Sequence[FrozenTrial]) -> Known:
+        """The sources' configurations in the search space that the trials of a study tell."""
+        space = StudySpace.of_trials(self._space, self._names, trials)
+        if self._known is not None and self._known.space.distributions == space.distributions:
+            return self._known
+        position: dict[Hashable, int] = {}
+        usable = np.zeros(len(self._sources.configs), bool)
+        for index, config in enumerate(self._sources.configs):
+            legal = space.legal(config)
+            first = position.setdefault(space.key(config if legal is None else legal), index)
+            usable[index] = legal is not None and first == index
+        self._known = Known(space, position, usable)
+        return self._known
 
     def _state(self, study: Study, trial: FrozenTrial) -> StudyState:
         """`trial` itself is not pending, nor unplaced."""
+        of_study = study.get_trials(deepcopy=False)
+        known = self._known_to(of_study)
         configs: list[dict[str, Any]] = list(map(dict, self._sources.configs))
-        position = {self._key(config): index for index, config in enumerate(configs)}
+        position = dict(known.position)
         trials: dict[int, list[FrozenTrial]] = {}
         observed: list[tuple[int, int, float]] = []
         pending: list[tuple[int, int]] = []
         unplaced, reported = 0, set()
-        for recorded in study.get_trials(deepcopy=False):
+        for recorded in of_study:
             own = recorded.number == trial.number
             other = trial if own else recorded
             running = other.state == TrialState.RUNNING and not own
-            config = self._config(other)
+            config = self._config(known.space, other)
             if config is None:
                 unplaced += running and other.number < trial.number
                 continue
-            at = position.setdefault(self._key(config), len(configs))
+            at = position.setdefault(known.space.key(config), len(configs))
             if at == len(configs):
                 configs.append(config)
             trials.setdefault(at, []).append(other)
             reported.update(other.intermediate_values)
-            observed += [
-                (at, self._steps[step], float(value))
-                for step, value in other.intermediate_values.items()
-                if step in self._steps and np.isfinite(value)
-            ]
-            following = self._last(other) + 1
-            if running and following < len(self._steps):
+            reached = self._reached(other)
+            values = other.intermediate_values
+            if not _is_infeasible(other):
+                observed += [
+                    (at, epoch, float(values[step]))
+                    for epoch, step in reached.items()
+                    if np.isfinite(values[step])
+                ]
+            following = max(reached, default=-1) + 1
+            if running and following < len(self._sources.epochs):
                 pending.append((at, following))
         observed = list(dict.fromkeys(observed))
         self._warn(study, [value for *_, value in observed], reported)
         observed = [
             (at, epoch, float(self._outcome.forward(value))) for at, epoch, value in observed
         ]
-        last, cells = len(self._steps) - 1, {cell[:2] for cell in observed}
+        last, cells = len(self._sources.epochs) - 1, {cell[:2] for cell in observed}
         failed = [at for at, of_config in trials.items() if all(map(_has_failed, of_config))]
         if failed:
             bad = failed_score(self._modelled, [score for *_, score in observed])
             observed += [(at, last, bad) for at in failed if (at, last) not in cells]
-        return StudyState(configs, position, trials, observed, pending, failed, unplaced)
+        return StudyState(known, configs, position, trials, observed, pending, failed, unplaced)
 
     def _warn(self, study: Study, values: Sequence[float], reported: set[int]) -> None:
         """Warn, once, of values that have no effect or can hardly be of the sources' metric."""
@@ -353,8 +451,10 @@ class AMTSampler(BaseSampler):
             for value in values
             if (why := self._sources.unexpected(value)) is not None
         ][:1]
-        if reported and not reported & {*self._steps}:
-            steps, theirs = (", ".join(map(str, sorted(s)[:5])) for s in (reported, self._steps))
+        epochs = {step - self._first_step + 1 for step in reported}
+        if reported and not any(1 <= epoch <= self._sources.epochs[-1] for epoch in epochs):
+            own = [epoch - 1 + self._first_step for epoch in self._sources.epochs.tolist()]
+            steps, theirs = (", ".join(map(str, sorted(s)[:5])) for s in (reported, own))
             messages.append(
                 f"study {study.study_name!r} reports steps ({steps} ...) of which the sources have "
                 f"none ({theirs} ...), so that its values have no effect: see `first_step`"
@@ -368,11 +468,10 @@ class AMTSampler(BaseSampler):
     def _remaining(self, trials: Sequence[FrozenTrial]) -> slice:
         """The epochs that a new trial of a configuration with these trials would train."""
         resumable = self._resume and all(
-            t.state == TrialState.PRUNED and np.isfinite(list(t.intermediate_values.values())).all()
-            for t in trials
+            t.state == TrialState.PRUNED and not _has_failed(t) for t in trials
         )
         begin = max(map(self._last, trials), default=-1) + 1
-        return slice(begin if resumable or not trials else len(self._steps), None)
+        return slice(begin if resumable or not trials else len(self._sources.epochs), None)
 
     def _values(
         self,
@@ -388,7 +487,9 @@ class AMTSampler(BaseSampler):
             own: the configuration that `trial` runs.
         """
         num_sources, num_epochs = self._sources.scores.shape[1:]
-        fresh = [c for c in self._fresh(trial, fixed) if self._key(c) not in state.position]
+        space = state.known.space
+        drawn = self._fresh(space, trial, fixed)
+        fresh = [config for config in drawn if space.key(config) not in state.position]
         configs = [*state.configs, *fresh]
         remaining = np.zeros((len(configs), num_epochs), bool)
         for index, config in enumerate(configs):
@@ -399,34 +500,36 @@ class AMTSampler(BaseSampler):
                 for name, value in fixed.items()
             ):
                 remaining[index, self._remaining(state.trials.get(index, ()))] = True
-        remaining[:num_sources] &= self._usable[:, None]
+        remaining[:num_sources] &= state.known.usable[:, None]
         with precision(self._dtype):
             progress = self._progress(state)
+<<<<<<< HEAD
             key = jax.random.key(self._random_seed(trial, "rule"))
             return configs, self._scorer.values(progress, self._encode(fresh), remaining, key)
+=======
+            return configs, self._scorer.values(progress, self._features(fresh), remaining)
+>>>>>>> b13
 
     def _progress(self, state: StudyState) -> Progress:
-        added = self._encode(state.configs[len(self._sources.configs) :])
+        added = self._features(state.configs[len(self._sources.configs) :])
         return Progress(added, state.observed, state.pending)
 
-    def _fresh(self, trial: FrozenTrial, fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _features(self, configs: Sequence[Mapping[str, Any]]) -> Float[np.ndarray, "row feature"]:
+        return self._encode([modelled(self._sources.space, config) for config in configs])
+
+    def _fresh(
+        self, space: StudySpace, trial: FrozenTrial, fixed: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """Random configurations, always the same for a trial."""
         if not self._candidates:
             return []
         seed = self._random_seed(trial, "")
-        of_trial = seed, repr(fixed)
+        of_trial = seed, repr((fixed, space.distributions))
         if self._drawn is not None and self._drawn[0] == of_trial:
             return self._drawn[1]
-        configs = {}
-        drawn = draw(self._space, max(self._candidates, 2), seed)[: self._candidates]
-        for values in plain_values(self._space, drawn):
-            config = {n: v for n, v in values.items() if n in self._distributions}
-            if fixed:  # other hyperparameters may be active then
-                config = self._legal({**config, **fixed})
-            if config is not None:
-                configs.setdefault(self._key(config), config)
+        drawn = space.draw(self._candidates, seed, fixed)
         # Asked for at every step of the trial: drawing takes longer than the rest.
-        self._drawn = of_trial, list(configs.values())
+        self._drawn = of_trial, [*{space.key(config): config for config in drawn}.values()]
         return self._drawn[1]
 
     def _random_seed(self, trial: FrozenTrial, name: str) -> int:
@@ -435,9 +538,13 @@ class AMTSampler(BaseSampler):
 
 
 def _has_failed(trial: FrozenTrial) -> bool:
-    """Whether a trial failed, or reported a value that is not finite."""
+    """Whether a trial failed, reported a value that is not finite, or is infeasible."""
     finite = np.isfinite(list(trial.intermediate_values.values())).all()
-    return trial.state == TrialState.FAIL or not finite
+    return trial.state == TrialState.FAIL or not finite or _is_infeasible(trial)
+
+
+def _is_infeasible(trial: FrozenTrial) -> bool:
+    return any(value > 0 for value in trial.constraints.values())
 
 
 def _fixed(trial: FrozenTrial) -> dict[str, Any]:
