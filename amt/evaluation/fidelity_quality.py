@@ -46,9 +46,9 @@ from amt.evaluation.output import write_output
 from amt.tuners.checks import check_choice, check_positive
 
 _INTERVALS = {
-    "rank_correlation": "rank correlation with the best score",
-    "top_recall": "recall of the best configurations",
-    "information": "information about the best score",
+    "rank_correlation": "rank correlation",
+    "top_recall": "recall of the best",
+    "information": "information",
 }
 
 
@@ -185,7 +185,7 @@ def fidelity_figure(table: pd.DataFrame, title: str) -> Figure:
         axis.set_xscale("log")
         axis.set_ylim(min(0.0, table[name].min()), 1.02)
         cost = "cost, as a share of training to the last epoch"
-        ylabel = _INTERVALS.get(name, "share of wrong most similar tasks")
+        ylabel = _INTERVALS.get(name, "wrong most similar task")
         finish(axis, cost if name == "information" else "epoch", ylabel)
     figure.suptitle(
         f"{title}; bands: 95% bootstrap over tasks; dotted: recommended, epoch {best['epoch']}",

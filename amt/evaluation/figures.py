@@ -90,7 +90,7 @@ def recommendation_figure(
     methods = methods_of(results)
     figure = Figure(figsize=(WIDTH, 2.6 + 0.15 * len(methods) / COLUMNS), layout="constrained")
     panels = {
-        "rank": "rank of the recommended (0: best)",
+        "rank": "rank (0: best)",
         "normalized_regret": "normalized regret",
     }
     axes = figure.subplots(1, len(panels))

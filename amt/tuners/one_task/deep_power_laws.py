@@ -23,6 +23,7 @@ from amt.search.acquisition import log_expected_improvement
 from amt.search.simulate import Decision, Feedback
 from amt.tuners.deep import Network
 from amt.tuners.record import Problem, Pure, Record
+from amt.tuners.told import Told
 
 MEMBERS, WIDTH, STEPS = 5, 32, 10
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.005))
@@ -32,17 +33,13 @@ class State(eqx.Module):
     """The ensemble, stacked along a leading axis, and the scores so far.
 
     Attributes:
-        config, epoch, score: of each score, in the order in which they came; `count` of them.
         start: configuration to begin with.
     """
 
     nets: Network
     optimizer: Any
     features: Float[Array, "config feature"]
-    config: Int[Array, "obs"]
-    epoch: Int[Array, "obs"]
-    score: Float[Array, "obs"]
-    count: Int[Array, ""]
+    told: Told
     start: Int[Array, ""]
 
 
@@ -62,30 +59,23 @@ def init(key: PRNGKeyArray, problem: Problem) -> State:
     nets: Any = jax.vmap(lambda key: Network.init(sizes, key, features.dtype))(
         jax.random.split(of_nets, MEMBERS)
     )
-    index, score = jnp.zeros(problem.budget, int), jnp.zeros(problem.budget, features.dtype)
     first = jax.random.randint(of_start, (), 0, len(features))
-    optimizer = OPTIMIZER.init(nets)
-    return State(nets, optimizer, features, index, index, score, jnp.zeros((), int), first)
+    told = Told.init(problem.budget, features.dtype)
+    return State(nets, OPTIMIZER.init(nets), features, told, first)
 
 
 def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
     """Train the ensemble on all scores, and the configuration of the largest improvement."""
-    place = jnp.where(feedback.observed, state.count, len(state.config))
-    config = state.config.at[place].set(feedback.config, mode="drop")
-    epoch = state.epoch.at[place].set(feedback.epoch, mode="drop")
-    score = state.score.at[place].set(feedback.score, mode="drop")
-    count = state.count + feedback.observed
-    mask = jnp.arange(len(config)) < count
-    level = jnp.sum(score) / jnp.maximum(count, 1)
-    variance = jnp.sum(jnp.where(mask, jnp.square(score - level), 0)) / jnp.maximum(count, 1)
-    scale = jnp.where(variance > 1e-12, jnp.sqrt(variance), 1)
-    standard = (score - level) / scale
+    told = state.told.add(feedback)
+    config, mask, count = told.config, told.mask, told.count
+    level, scale = told.level_and_scale()
+    standard = (told.score - level) / scale
 
     def predict(nets: Network, config: Array, epochs: Array) -> Float[Array, "member point"]:
         return jax.vmap(lambda net: power_laws(net, state.features[config], epochs))(nets)
 
     def loss(nets: Network) -> Float[Array, ""]:
-        errors = jnp.abs(predict(nets, config, epoch + 1.0) - standard)
+        errors = jnp.abs(predict(nets, config, told.epoch + 1.0) - standard)
         return jnp.sum(jnp.where(mask, errors, 0)) / jnp.maximum(count, 1)
 
     def improve(carry: Any, _: None) -> tuple[Any, None]:
@@ -103,9 +93,9 @@ def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
     value = log_expected_improvement(posterior, can_start[:, None], jnp.where(count > 0, best, 0))
     at_start = (count == 0) & can_start[state.start]
     chosen = jnp.where(at_start, state.start, jnp.argmax(value))
-    best_observed = config[jnp.argmax(jnp.where(mask, score, -jnp.inf))]
+    best_observed = config[jnp.argmax(jnp.where(mask, told.score, -jnp.inf))]
     recommended = jnp.where(count > 0, best_observed, chosen)
-    state = State(nets, optimizer, state.features, config, epoch, score, count, state.start)
+    state = State(nets, optimizer, state.features, told, state.start)
     return state, Decision(chosen, recommended)
 
 
