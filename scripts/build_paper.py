@@ -31,9 +31,17 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from amt import databases
-from amt.evaluation.comparison import comparison_job, markdown_of_comparison, write_comparison
+from amt.evaluation.comparison import (
+    Differences,
+    by_target,
+    comparison_job,
+    differences,
+    markdown_of_comparison,
+    write_comparison,
+)
 from amt.evaluation.fidelity_quality import fidelity_output
 from amt.evaluation.figures import (
+    difference_figure,
     inference_figure,
     kernel_figure,
     recommendation_figure,
@@ -142,12 +150,11 @@ def comparison(sources: Sources) -> Content:
     folders = [source.jobs[None].folder for source in sources.values()]
     with tempfile.TemporaryDirectory() as made:
         table = write_comparison(folders, Path(made), settings["reference"])
-        pairs = pd.read_csv(Path(made) / "pairs.csv", index_col=0)
-        differences = differences_of(folders, settings["reference"])
     frames = {name: source.frames()[None] for name, source in sources.items()}
+    found = differences(by_target(pd.concat(list(frames.values()), ignore_index=True)))
     run = table[table["note"] == ""]
     budgets = [b for b in BUDGETS if f"regret_{b}" in table]
-    figures = {"comparison-differences": differences}
+    figures = {"comparison-differences": _differences(found, settings["reference"])}
     for name, frame in frames.items():
         areas = frame.groupby("method")["normalized_regret"].mean().sort_values(kind="stable")
         best = frame["method"].isin({*areas.index[:7], OURS})
@@ -171,7 +178,7 @@ def comparison(sources: Sources) -> Content:
         "Which": which.get(settings["every"], f"one in {settings['every']} tasks"),
         "Repetitions": {1: "once", 2: "twice", 3: "three times"}[settings["repetitions"]],
         "Area": f"{ours['area']:.1f}",
-        "Summary": _places(run, pairs),
+        "Summary": _places(run, found.pairs),
         "Lost": lost,
     }
     tables = {
@@ -182,14 +189,8 @@ def comparison(sources: Sources) -> Content:
     return Content(figures, tables, numbers, markdown_of_comparison(table))
 
 
-def differences_of(folders: Sequence[Path], reference: str) -> Figure:
-    """The critical-difference diagram of some jobs."""
-    from amt.evaluation.comparison import by_target, difference_figure, differences
-
-    results: Any = pd.concat(
-        [pd.read_parquet(folder / "results.parquet") for folder in folders], ignore_index=True
-    )
-    found = differences(by_target(results))
+def _differences(found: Differences, reference: str) -> Figure:
+    """The critical-difference diagram of the best tuners and of the reference."""
     best = list(found.places.index)[:SHOWN]
     shown = [name for name in found.places.index if name in {*best, reference}]
     title = (

@@ -23,7 +23,6 @@ from amt.search.acquisition import log_expected_improvement
 from amt.search.simulate import Decision, Feedback
 from amt.tuners.deep import Network
 from amt.tuners.record import Problem, Pure, Record
-from amt.tuners.told import Told
 
 MEMBERS, WIDTH, STEPS = 5, 32, 10
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.005))
@@ -33,13 +32,17 @@ class State(eqx.Module):
     """The ensemble, stacked along a leading axis, and the scores so far.
 
     Attributes:
+        config, epoch, score: of each score, in the order in which they came; `count` of them.
         start: configuration to begin with.
     """
 
     nets: Network
     optimizer: Any
     features: Float[Array, "config feature"]
-    told: Told
+    config: Int[Array, "obs"]
+    epoch: Int[Array, "obs"]
+    score: Float[Array, "obs"]
+    count: Int[Array, ""]
     start: Int[Array, ""]
 
 
@@ -59,23 +62,30 @@ def init(key: PRNGKeyArray, problem: Problem) -> State:
     nets: Any = jax.vmap(lambda key: Network.init(sizes, key, features.dtype))(
         jax.random.split(of_nets, MEMBERS)
     )
+    index, score = jnp.zeros(problem.budget, int), jnp.zeros(problem.budget, features.dtype)
     first = jax.random.randint(of_start, (), 0, len(features))
-    told = Told.init(problem.budget, features.dtype)
-    return State(nets, OPTIMIZER.init(nets), features, told, first)
+    optimizer = OPTIMIZER.init(nets)
+    return State(nets, optimizer, features, index, index, score, jnp.zeros((), int), first)
 
 
 def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
     """Train the ensemble on all scores, and the configuration of the largest improvement."""
-    told = state.told.add(feedback)
-    config, mask, count = told.config, told.mask, told.count
-    level, scale = told.level_and_scale()
-    standard = (told.score - level) / scale
+    place = jnp.where(feedback.observed, state.count, len(state.config))
+    config = state.config.at[place].set(feedback.config, mode="drop")
+    epoch = state.epoch.at[place].set(feedback.epoch, mode="drop")
+    score = state.score.at[place].set(feedback.score, mode="drop")
+    count = state.count + feedback.observed
+    mask = jnp.arange(len(config)) < count
+    level = jnp.sum(score) / jnp.maximum(count, 1)
+    variance = jnp.sum(jnp.where(mask, jnp.square(score - level), 0)) / jnp.maximum(count, 1)
+    scale = jnp.where(variance > 1e-12, jnp.sqrt(variance), 1)
+    standard = (score - level) / scale
 
     def predict(nets: Network, config: Array, epochs: Array) -> Float[Array, "member point"]:
         return jax.vmap(lambda net: power_laws(net, state.features[config], epochs))(nets)
 
     def loss(nets: Network) -> Float[Array, ""]:
-        errors = jnp.abs(predict(nets, config, told.epoch + 1.0) - standard)
+        errors = jnp.abs(predict(nets, config, epoch + 1.0) - standard)
         return jnp.sum(jnp.where(mask, errors, 0)) / jnp.maximum(count, 1)
 
     def improve(carry: Any, _: None) -> tuple[Any, None]:
@@ -93,9 +103,9 @@ def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
     value = log_expected_improvement(posterior, can_start[:, None], jnp.where(count > 0, best, 0))
     at_start = (count == 0) & can_start[state.start]
     chosen = jnp.where(at_start, state.start, jnp.argmax(value))
-    best_observed = config[jnp.argmax(jnp.where(mask, told.score, -jnp.inf))]
+    best_observed = config[jnp.argmax(jnp.where(mask, score, -jnp.inf))]
     recommended = jnp.where(count > 0, best_observed, chosen)
-    state = State(nets, optimizer, state.features, told, state.start)
+    state = State(nets, optimizer, state.features, config, epoch, score, count, state.start)
     return state, Decision(chosen, recommended)
 
 

@@ -25,7 +25,6 @@ from amt.search.acquisition import log_expected_improvement
 from amt.search.simulate import Decision, Feedback
 from amt.tuners.deep import Network, negative_log_likelihood
 from amt.tuners.record import Problem, Pure, Record
-from amt.tuners.told import Told
 
 WIDTH, FILTERS, STEPS = 16, 4, 3
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.01))
@@ -80,6 +79,7 @@ class State(eqx.Module):
     """The kernel in training, and the scores so far.
 
     Attributes:
+        config, epoch: of each score, in the order in which they came; `count` of them.
         curves: scores; 0 where there is none.
         start: configuration to begin with.
     """
@@ -87,7 +87,9 @@ class State(eqx.Module):
     kernel: CurveKernel
     optimizer: Any
     features: Float[Array, "config feature"]
-    told: Told
+    config: Int[Array, "obs"]
+    epoch: Int[Array, "obs"]
+    count: Int[Array, ""]
     curves: Float[Array, "config epoch"]
     seen: Bool[Array, "config epoch"]
     start: Int[Array, ""]
@@ -95,12 +97,13 @@ class State(eqx.Module):
 
 def start(kernel: CurveKernel, features: Array, num_epochs: int, budget: int, key: Array) -> State:
     """Start without scores."""
+    index = jnp.zeros(budget, int)
+    count = jnp.zeros((), int)
     curves = jnp.zeros((len(features), num_epochs), features.dtype)
     first = jax.random.randint(key, (), 0, len(features))
     parameters: Any = kernel
-    told = Told.init(budget, features.dtype)
-    seen = curves.astype(bool)
-    return State(kernel, OPTIMIZER.init(parameters), features, told, curves, seen, first)
+    state = OPTIMIZER.init(parameters)
+    return State(kernel, state, features, index, index, count, curves, curves.astype(bool), first)
 
 
 def init(key: PRNGKeyArray, problem: Problem) -> State:
@@ -114,13 +117,22 @@ def init(key: PRNGKeyArray, problem: Problem) -> State:
 def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
     """Train the kernel on all scores, and the configuration of the largest improvement."""
     at, put = (feedback.config, feedback.epoch), feedback.observed
-    told = state.told.add(feedback)
-    config, epoch, mask, count = told.config, told.epoch, told.mask, told.count
+    place = jnp.where(put, state.count, len(state.config))
+    config, epoch = (
+        array.at[place].set(value, mode="drop")
+        for array, value in zip((state.config, state.epoch), at, strict=True)
+    )
     score = jnp.where(put, feedback.score, state.curves[at])
     curves, seen = state.curves.at[at].set(score), state.seen.at[at].max(put)
+    count = state.count + put
+    mask = jnp.arange(len(config)) < count
     epochs = jnp.arange(curves.shape[1])
-    level, scale = told.level_and_scale()
-    values = jnp.where(mask, (told.score - level) / scale, 0)
+    level = jnp.sum(curves) / jnp.maximum(count, 1)
+    scale = jnp.sqrt(
+        jnp.sum(jnp.where(seen, jnp.square(curves - level), 0)) / jnp.maximum(count, 1)
+    )
+    scale = jnp.where(scale > 1e-6, scale, 1)
+    values = jnp.where(mask, (curves[config, epoch] - level) / scale, 0)
 
     def embed(kernel: CurveKernel, config: Array, epoch: Array) -> Array:
         before = jnp.where(epochs < epoch[:, None], curves[config], 0)
@@ -161,7 +173,9 @@ def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
     chosen = jnp.where(at_start, state.start, jnp.argmax(value))
     recommended = jnp.argmax(jnp.max(jnp.where(seen, curves, -jnp.inf), 1))
     recommended = jnp.where(count > 0, recommended, chosen)
-    state = State(kernel, optimizer, state.features, told, curves, seen, state.start)
+    state = State(
+        kernel, optimizer, state.features, config, epoch, count, curves, seen, state.start
+    )
     return state, Decision(chosen, recommended)
 
 
