@@ -100,7 +100,7 @@ class Source(NamedTuple):
     settings: dict[str, Any]
     jobs: dict[Any, Job]
 
-    def frames(self) -> dict[Any, pd.DataFrame]:
+    def frames(self) -> dict[Any, Any]:
         """The rows of each run."""
         return {n: pd.read_parquet(j.folder / "results.parquet") for n, j in self.jobs.items()}
 
@@ -149,7 +149,7 @@ def comparison(sources: Sources) -> Content:
     settings = next(iter(sources.values())).settings
     folders = [source.jobs[None].folder for source in sources.values()]
     with tempfile.TemporaryDirectory() as made:
-        table = write_comparison(folders, Path(made), settings["reference"])
+        table: Any = write_comparison(folders, Path(made), settings["reference"])
     frames = {name: source.frames()[None] for name, source in sources.items()}
     found = differences(by_target(pd.concat(list(frames.values()), ignore_index=True)))
     run = table[table["note"] == ""]
@@ -209,7 +209,7 @@ def _comparison_row(row: Any, budgets: Sequence[int]) -> list[str]:
     return [label, *numbers, record, f"{row['seconds']:.2f}"]
 
 
-def _places(run: pd.DataFrame, pairs: pd.DataFrame) -> str:
+def _places(run: Any, pairs: Any) -> str:
     """Where task regression stands, in sentences."""
     areas, places = (run.set_index("method")[n] for n in ("area", "place"))
     ahead = areas[areas < areas[OURS]]
@@ -229,7 +229,7 @@ def _places(run: pd.DataFrame, pairs: pd.DataFrame) -> str:
     return f"{text}{'' if better else ', none better'}, and {int((~certain).sum())} do not differ."
 
 
-def _behind(frames: Mapping[str, pd.DataFrame], budgets: Sequence[int]) -> tuple[str, str]:
+def _behind(frames: Mapping[str, Any], budgets: Sequence[int]) -> tuple[str, str]:
     """Where other tuners have the smaller mean regret, as a table and in a sentence."""
     rows, lost = [], []
     for name, frame in frames.items():
