@@ -20,6 +20,7 @@ from amt.search.acquisition import (
 )
 from amt.search.fitting import fit_sources
 from amt.search.simulate import Trajectory, simulate
+from amt.search.stopping import Utility
 from amt.search.tuner import Tuner
 from amt.space import Encoder
 
@@ -35,6 +36,7 @@ __all__ = [
     "Selection",
     "Trajectory",
     "Tuner",
+    "Utility",
     "expected_improvement",
     "fit_map",
     "fit_mle",

@@ -11,9 +11,13 @@ python experiments/compare.py profile=full cluster=local       # jobs side by si
 A job is one database and one number of sources. What is finished stays: the same command goes on
 where it was stopped, tuner by tuner and chunk by chunk, and one with more tuners computes these
 alone. Each job, and all databases together, get a table, tests and a critical-difference diagram
-(`amt.evaluation.comparison`). All settings are in `conf/compare.yaml`.
+(`amt.evaluation.comparison`), and a table of the regret of U(b, y) = y - a (b / B)^c, y the best
+score after b of the budget B, cost where known and else epochs: of tuners that can stop, such as
+`task_regression_stopping`, at their stop, of others after the whole budget, and of all at the best
+stop in hindsight (`amt.evaluation.utility`). All settings are in `conf/compare.yaml`.
 
-Source: Xiao, Xing, Neiswanger (2021), section 5; Demsar (2006) for the tests.
+Source: Xiao, Xing, Neiswanger (2021), section 5; Demsar (2006) for the tests; Lee et al. (2025),
+Cost-Sensitive Freeze-Thaw Bayesian Optimization, for the utility.
 """
 
 import os

@@ -89,14 +89,24 @@ class Trainer:
         return float(validation), float(test)
 
 
-def tune(tuner: amt.Tuner, train: Trainer, budget: int, at_once: int, console: Console) -> None:
-    """Trains for `budget` epochs in all, those of earlier runs of this script included."""
+def tune(
+    tuner: amt.Tuner,
+    train: Trainer,
+    budget: int,
+    at_once: int,
+    console: Console,
+    utility: amt.Utility,
+) -> None:
+    """Trains for `budget` epochs in all, earlier runs included, or until that does not pay."""
     done = len(tuner.told)
     with ThreadPoolExecutor(at_once) as pool:
         running: dict[int, Future] = {}
         if done > budget:
             console.print(f"{done} epochs were trained before, more than the budget of {budget}")
         while done < budget:
+            if tuner.should_stop(utility, budget):
+                console.print(f"stopped: more epochs are not worth their cost ({utility.weight:g})")
+                break
             while len(tuner.pending) < min(at_once, budget - done):
                 tuner.ask()
             for trial in tuner.pending:
@@ -126,6 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--target", default="digits", choices=list(DATASETS))
     parser.add_argument("--sources", nargs="+", default=SOURCES, choices=list(DATASETS))
     parser.add_argument("--budget", type=count, default=60, help="epochs to train in all")
+    parser.add_argument(
+        "--weight",
+        type=float,
+        default=0.0,
+        help="accuracy that the whole budget has to bring, to stop where it does not; 0: never",
+    )
     parser.add_argument("--at-once", type=count, default=2, help="networks to train side by side")
     parser.add_argument("--kernel", default="matern", choices=list(amt.KERNELS["config"]))
     parser.add_argument("--steps", type=count, default=100, help="of the fit to the sources")
@@ -153,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except ValueError as error:
         sys.exit(f"live.py: {error}; give another --folder")
-    tune(tuner, train, chosen.budget, chosen.at_once, console)
+    tune(tuner, train, chosen.budget, chosen.at_once, console, amt.Utility(chosen.weight))
 
     best = tuner.recommend()
     last = int(curves.epochs[-1])

@@ -9,6 +9,8 @@ differ at all; Wilcoxon's signed-rank tests of all pairs, with Holm's correction
     pairs.csv                         p-values of all pairs
     differences.pdf, differences.png  critical-difference diagram
     figure.pdf, figure.png            regret against epochs, of the best tuners
+    utility.csv, utility.md           regret of the utility of score and cost
+    utility_by_target.csv             the same of each target (`amt.evaluation.utility`)
 
 Source: Demsar (2006), Statistical Comparisons of Classifiers over Multiple Data Sets; Benavoli,
 Corani, Mangili (2016), Should We Really Use Post-Hoc Tests Based on Mean-Ranks?
@@ -29,9 +31,12 @@ from rich.table import Table
 from scipy.stats import friedmanchisquare, rankdata
 
 from amt import databases
+from amt.curves import LearningCurves
 from amt.evaluation.figures import difference_figure, recommendation_figure, save_figure
+from amt.evaluation.output import markdown
 from amt.evaluation.runs import Job, run
 from amt.evaluation.statistics import BUDGETS, label_of, methods_of, shown_budgets
+from amt.evaluation.utility import utility_regrets, utility_table
 from amt.files import atomic_write, read_json
 from amt.tuners import TUNERS
 
@@ -39,6 +44,7 @@ TIE = 1e-3
 """Differences of normalized regret that count as none."""
 
 _SHOWN = 16
+_UTILITY = "utility_by_target.csv"
 
 
 class Differences(NamedTuple):
@@ -224,7 +230,15 @@ def comparison_run(
     """
     folder, values = comparison_job(settings)
     run(values, folder, progress)
+    write_utility(folder, databases.load(values["database"], **values["database_options"]))
     return folder, write_comparison([folder], folder, settings["reference"])
+
+
+def write_utility(folder: Path, curves: LearningCurves) -> None:
+    """Write the regrets of utility of a job's results, from the curves of its database."""
+    regrets = utility_regrets(pd.read_parquet(folder / "results.parquet"), curves)
+    text = regrets.to_csv(index=False).encode()
+    atomic_write(folder / _UTILITY, lambda f: f.write(text))
 
 
 def write_comparison(folders: Sequence[Path], output: Path, reference: str) -> pd.DataFrame:
@@ -246,6 +260,11 @@ def write_comparison(folders: Sequence[Path], output: Path, reference: str) -> p
         "comparison.csv": table.to_csv(index=False),
         "comparison.md": markdown_of_comparison(table),
     }
+    if all((folder / _UTILITY).exists() for folder in folders):
+        regrets = pd.concat([pd.read_csv(folder / _UTILITY) for folder in folders])
+        utility = utility_table(regrets)
+        texts["utility.csv"] = utility.to_csv(index=False)
+        texts["utility.md"] = markdown(utility.drop(columns="method"))
     best = [m for m in table["method"] if m in each][:_SHOWN]
     figures = {}
     if len(each) > 1:

@@ -4,7 +4,9 @@ One row is one query of one method in one cell and order: `query` counts from 1 
 epochs spent so far, `epoch` is that of the database, and `rank`, `regret` and `normalized_regret`
 (`amt.evaluation.metrics`) are those of the configuration `recommended` after it. `log_density`,
 `coverage50` and `coverage90` are of the forecast of final scores (`amt.search.simulate.Forecast`),
-NaN for methods that make none. `repeat` is the training run of the database, -1 the mean of all.
+NaN for methods that make none. `stop` has bit i set from the query on after which the method would
+stop by utility i of `amt.search.stopping.UTILITIES`; it is -1 for those that cannot stop. `repeat`
+is the training run of the database, -1 the mean of all.
 """
 
 from collections.abc import Sequence
@@ -38,6 +40,7 @@ SCHEMA = pa.schema(
         "log_density": pa.float64(),
         "coverage50": pa.float64(),
         "coverage90": pa.float64(),
+        "stop": pa.int32(),
     }
 )
 KEYS = SCHEMA.names[:9]
@@ -59,6 +62,10 @@ def result_table(
             if trajectory.forecast is not None:
                 leaves = trajectory.forecast._asdict().items()
                 forecast = {name: np.asarray(leaf)[index, order] for name, leaf in leaves}
+            stop = np.full(len(score), -1)
+            if trajectory.stop is not None:
+                stopped = np.logical_or.accumulate(np.asarray(trajectory.stop)[index, order])
+                stop = stopped @ (1 << np.arange(stopped.shape[1]))
             columns = {
                 **_key_columns(database, cell, method, order, len(score)),
                 "config": config,
@@ -69,6 +76,7 @@ def result_table(
                 "regret": regret(curves, recommended),
                 "normalized_regret": normalized_regret(curves, recommended),
                 **forecast,
+                "stop": stop,
             }
             arrays = [pa.array(columns[f.name]).cast(f.type) for f in SCHEMA]
             tables.append(pa.Table.from_arrays(arrays, schema=SCHEMA))

@@ -12,16 +12,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from amt.compilation import quick_jit
 from amt.gp.grid import CurveGrid
 from amt.gp.observations import Observations, TargetPosterior
 from amt.gp.task_regression.posterior import TaskRegressionPosterior
 from amt.inference.task_regression import thinned
-from amt.search.acquisition import Acquisition
+from amt.outcome import Outcome
+from amt.search.acquisition import Acquisition, needs
+from amt.search.cost import cost_behind
+from amt.search.final_scores import FinalScores
 from amt.search.fitting import AnySourcePosterior
 from amt.search.rule import acquisition_values
+from amt.search.stopping import Utility, expected_gains, expected_improvement
 
 PREDICTED = 16  # epochs that values are computed from in task regression
 SMALLEST_ROOM = 16  # that an array without room from the start has for its first entry
@@ -66,12 +70,16 @@ class Scorer:
         grid: their curves.
         acquisition: see `amt.search.acquisition`.
         room: of the arrays.
+        cost: of each epoch of the grid's configurations by itself (`amt.search.cost`).
+        by_cost: whether values are per unit of it.
     """
 
     source: AnySourcePosterior
     grid: CurveGrid
     acquisition: Acquisition
     room: Room
+    cost: Float[np.ndarray, "config epoch"]
+    by_cost: bool = False
 
     def posterior(self, progress: Progress) -> TargetPosterior:
         """The posterior of the grid's configurations and those added, given what was observed.
@@ -104,6 +112,7 @@ class Scorer:
         progress: Progress,
         fresh: Float[np.ndarray, "fresh feature"],
         remaining: Bool[np.ndarray, "row epoch"],
+        key: PRNGKeyArray,
     ) -> Float[np.ndarray, "row"]:
         """The acquisition value of every configuration: the grid's, those added, the fresh ones.
 
@@ -113,9 +122,11 @@ class Scorer:
         Args:
             fresh: features of candidates that are not known yet.
             remaining: the epochs of each configuration that can be trained.
+            key: of functions that are random; equal keys give equal draws of equal rows.
 
         Raises:
             FloatingPointError: the posterior is not finite.
+            ValueError: the function needs what the model does not have.
         """
         room, size = self.room, len(self.grid.features)
         added = self._features(progress.added, room.added)
@@ -136,9 +147,47 @@ class Scorer:
             of_rows if kept is None else of_rows[:, kept],
             self.acquisition,
             kept,
+            key if needs(self.acquisition, "key") else None,
+            jnp.asarray(self.cost, self._dtype) if self.by_cost else None,
         )
         require_finite(finite)
         return np.asarray(values)[rows]
+
+    def gain(
+        self,
+        progress: Progress,
+        remaining: Bool[np.ndarray, "row epoch"],
+        best: float,
+        budget: float,
+        utility: Utility,
+        outcome: Outcome,
+    ) -> float:
+        """The expected gain in utility of going on (`amt.search.stopping`).
+
+        Args:
+            remaining: the epochs of each configuration, the grid's and those added, to be trained.
+            best: the best metric so far, negated where it is minimised.
+            budget: in epochs of mean cost.
+            outcome: from the metric to the scores.
+        """
+        added = self._features(progress.added, self.room.added)
+        trained, left = np.zeros(
+            (2, len(self.grid.features) + len(added), remaining.shape[1]), bool
+        )
+        left[: len(remaining)] = remaining
+        for config, epoch, _ in progress.observed:
+            trained[config, : epoch + 1] = True
+        gain = gain_of(
+            self.source,
+            added,
+            self._observations(progress),
+            jnp.asarray(self.cost, self._dtype),
+            trained,
+            left,
+            *(jnp.asarray(number, self._dtype) for number in (best, budget, *utility)),
+            outcome,
+        )
+        return float(gain)
 
     @property
     def _predicted(self) -> Int[np.ndarray, "kept"] | None:
@@ -194,13 +243,50 @@ def _candidate_values(
     remaining: Bool[np.ndarray, "row epoch"],
     acquisition: Acquisition,
     epochs: Int[np.ndarray, "kept"] | None,
+    key: PRNGKeyArray | None,
+    cost: Float[Array, "config epoch"] | None,
 ) -> tuple[Float[Array, "row"], Bool[Array, ""]]:
     """Acquisition values of grid, added and candidates, and whether the posterior is finite."""
     off_grid = jnp.concatenate([added, candidates])
     some: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     posterior = source.condition(observations, off_grid, pending, observable=len(added), **some)
-    values = acquisition_values(posterior, observations, jnp.asarray(remaining), acquisition)
+    given: dict[str, Any] = {"key": key}
+    if needs(acquisition, "final") and isinstance(source, TaskRegressionPosterior):
+        prior = source.prior
+        if source.off_grid is not None and len(off_grid):
+            prior = source.off_grid.joined(prior, off_grid, None)
+        kept = None if epochs is None else jnp.asarray(epochs)
+        given["final"] = FinalScores.of_prior(prior, posterior, observations, pending, kept)
+    if cost is not None:
+        every = cost_behind(source, cost, off_grid)
+        given["cost"] = every if epochs is None else every[:, epochs]
+    left = jnp.asarray(remaining)
+    values = acquisition_values(posterior, observations, left, acquisition, **given)
     return values, jnp.isfinite(posterior.variance).all()
+
+
+@eqx.filter_jit
+def gain_of(
+    source: AnySourcePosterior,
+    added: Float[Array, "added feature"],
+    observations: Observations,
+    cost: Float[Array, "config epoch"],
+    trained: Bool[np.ndarray, "row epoch"],
+    remaining: Bool[np.ndarray, "row epoch"],
+    best: Float[Array, ""],
+    budget: Float[Array, ""],
+    weight: Float[Array, ""],
+    power: Float[Array, ""],
+    outcome: Outcome,
+) -> Float[Array, ""]:
+    """The expected gain of `Scorer.gain`."""
+    posterior = source.condition(observations, added)
+    every = cost_behind(source, cost, added)
+    spent = jnp.sum(jnp.where(trained, every, 0))
+    improvement = expected_improvement(posterior, source.noise, best, outcome)
+    left = jnp.asarray(remaining)
+    utilities = [Utility(weight, power)]  # pyright: ignore
+    return expected_gains(improvement, left, every, spent, budget, utilities)[0]
 
 
 candidate_values = eqx.filter_jit(_candidate_values)

@@ -53,6 +53,8 @@ class Trajectory(NamedTuple):
         score: score observed.
         recommended: configuration recommended after that observation.
         forecast: after that observation; None for a tuner that predicts nothing.
+        stop: whether the tuner would stop after that observation, for each utility that it was
+            given (`until_stop`); None for one that cannot.
     """
 
     config: Int[Array, "query"]
@@ -60,6 +62,7 @@ class Trajectory(NamedTuple):
     score: Float[Array, "query"]
     recommended: Int[Array, "query"]
     forecast: Forecast | None = None
+    stop: Bool[Array, "query utility"] | None = None
 
 
 def forecast(
@@ -136,12 +139,14 @@ class Decision(NamedTuple):
         recommended: configuration that is best as far as the tuner knows.
         valid: whether the query is to be answered; False where a tuner has failed.
         prediction: of the target's scores, from a tuner that makes one.
+        stop: whether to stop before this query, for each of some utilities, from a tuner that can.
     """
 
     config: Int[Array, ""]
     recommended: Int[Array, ""]
     valid: Bool[Array, ""] | bool = True
     prediction: Prediction | None = None
+    stop: Bool[Array, "utility"] | None = None
 
 
 State = TypeVar("State")
@@ -178,7 +183,7 @@ def replay(
         if decision.prediction is not None:
             posterior, noise, outcome = decision.prediction
             predicted = forecast(posterior, noise, target, remaining[:, -1], outcome)
-        before = jnp.asarray(decision.recommended, int), predicted
+        before = jnp.asarray(decision.recommended, int), predicted, decision.stop
         remaining = remaining.at[config, epoch].set(False)
         feedback = Feedback(config, epoch, score, observed, remaining)
         return (state, feedback), (config, epoch, score, before)
@@ -187,8 +192,35 @@ def replay(
     none, nan = jnp.asarray(0, int), jnp.asarray(jnp.nan, target.dtype)
     first = Feedback(none, none, nan, jnp.asarray(False), reachable)
     _, (config, epoch, score, before) = jax.lax.scan(query, (state, first), length=budget + 1)
-    recommended, predicted = jax.tree.map(lambda leaf: leaf[1:], before)
-    return Trajectory(config[:-1], epoch[:-1], score[:-1], recommended, predicted)
+    recommended, predicted, stop = jax.tree.map(lambda leaf: leaf[1:], before)
+    return Trajectory(config[:-1], epoch[:-1], score[:-1], recommended, predicted, stop)
+
+
+def until_stop(trajectory: Trajectory, utility: int) -> Trajectory:
+    """What a trajectory is for a tuner that stops: no more queries, the last recommendation again.
+
+    As a tuner's queries before it stops do not depend on when it does, one trajectory gives those
+    of all utilities. After the stop `score` is NaN.
+
+    Args:
+        trajectory: without leading axes.
+        utility: position of that which the tuner stops by.
+
+    Raises:
+        ValueError: the tuner cannot stop.
+    """
+    if trajectory.stop is None:
+        raise ValueError("this tuner has no stopping rule")
+    stop = trajectory.stop[:, utility]
+    query = jnp.arange(len(stop))
+    last = jnp.where(stop.any(), jnp.argmax(stop), len(stop) - 1)
+    at = jnp.minimum(query, last)
+    return trajectory._replace(
+        config=trajectory.config[at],
+        epoch=trajectory.epoch[at],
+        score=jnp.where(query > last, jnp.nan, trajectory.score),
+        recommended=trajectory.recommended[at],
+    )
 
 
 class Conditioned(NamedTuple):

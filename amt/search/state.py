@@ -124,6 +124,7 @@ def read(path: Path) -> Saved:
         entries.setdefault("unit", "score")
         name, keywords = settings["acquisition"]
         settings["acquisition"] = [_current_name(name), keywords]
+        settings.setdefault("by_cost", False)
         settings.setdefault("model", "multi_task")  # the only one of earlier versions
         return Saved(settings, State(**entries), arrays)
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError) as error:
@@ -210,8 +211,6 @@ def digest(*content: Any) -> str:
 
 # Acquisition functions by name
 
-_MOVED = {"amt.acquisition.": "amt.search.acquisition."}  # modules since the first state files
-
 
 def describe(acquisition: Acquisition) -> list[Any]:
     """The name and keywords of an acquisition function, under `functools.partial` too.
@@ -236,11 +235,10 @@ def _path(function: Any) -> str:
 
 
 def _current_name(name: str) -> str:
-    """The name in `ACQUISITIONS` of a function named by its module or by a former one."""
-    for former, module in _MOVED.items():
-        if name.startswith(former):
-            name = module + name.removeprefix(former)
+    """The name in `ACQUISITIONS` of a function named by a module that it is or was in."""
     for known, function in ACQUISITIONS.items():
-        if not isinstance(function, partial) and _path(function) == name:
+        own = not isinstance(function, partial) and _path(function)
+        moved = own and own.startswith("amt.") and name.startswith("amt.")
+        if own == name or (moved and own.rpartition(".")[2] == name.rpartition(".")[2]):
             return known
     return name

@@ -25,6 +25,7 @@ from amt.search.candidates import (
     draw,
     neighbours,
 )
+from amt.search.cost import expected_cost
 from amt.search.failures import failed_score
 from amt.search.fitting import (
     DEFAULT_MODEL,
@@ -53,11 +54,13 @@ from amt.search.state import (
     require_storable,
     write,
 )
+from amt.search.stopping import Utility
 from amt.space import Encoder, check_configs, config_key
 
 ASKS_A_DRAW = 16  # the random candidates are drawn anew after so many trials
 CENTERS = 4  # how many of the best configurations have their neighbours considered
 RANDOM, NEIGHBOURS = 0, 1  # streams of random numbers
+_KEPT = ("model", "by_cost", "dtype", "continuous", "samples", "refinements")  # in a state's file
 
 
 class ExhaustedError(RuntimeError):
@@ -125,6 +128,8 @@ class Tuner:
         space: where to look, by default in the sources' space; it can be narrower, not wider.
         acquisition: a function of `amt.search.acquisition`, or its name in `ACQUISITIONS`; by
             default that of the model in `RULES`.
+        by_cost: whether acquisition values are per unit of what the next epoch is expected to cost
+            (`amt.search.cost`): of the sources' `cost`, or of epochs where they have none.
         fit: a fit to these sources (`fit_sources`) by any inference, instead of a new one. Over
             draws of "nuts" or "svi", acquisition values and means are averaged.
         continuous: whether to look beyond the sources' configurations and those added.
@@ -154,6 +159,7 @@ class Tuner:
         model: str | None = None,
         space: ConfigurationSpace | None = None,
         acquisition: Acquisition | str | None = None,
+        by_cost: bool = False,
         fit: Fitted | None = None,
         dtype: DTypeLike = jnp.float64,
         continuous: bool = True,
@@ -162,7 +168,7 @@ class Tuner:
         state: str | PathLike[str] | None = None,
         **options: Any,
     ):
-        key = as_key(key)
+        key = self._random_key = as_key(key)
         if fit is not None:
             model = model_of(fit)
         model = require_model(DEFAULT_MODEL if model is None else model)
@@ -183,6 +189,7 @@ class Tuner:
             "space": digest(str(self._space)),
             "key": self._seed,
             "acquisition": describe(acquisition),
+            "by_cost": by_cost,
             "dtype": str(jnp.dtype(dtype)),
             "continuous": continuous,
             "samples": samples,
@@ -214,6 +221,8 @@ class Tuner:
             acquisition,
             # What is only on the grid needs no room until it is needed.
             Room(added=16, fresh=samples) if continuous else Room(added=0, fresh=0),
+            expected_cost(sources),
+            by_cost,
         )
         self.configs: tuple[dict[str, Any], ...] = ()
         self._numbers: dict[Hashable, int] = {}  # the first of each configuration
@@ -262,7 +271,7 @@ class Tuner:
             acquisition=acquisition,
             fit=fit,
             state=path,
-            **{n: settings[n] for n in ("model", "dtype", "continuous", "samples", "refinements")},
+            **{n: settings[n] for n in _KEPT},
             **settings["options"],
         )
 
@@ -365,6 +374,7 @@ class Tuner:
             RuntimeError: the same, but for those under way.
         """
         progress, remaining = self._progress(), self._remaining()
+        key = jax.random.fold_in(self._random_key, self._state.asked)
         explore = self._continuous and (self._state.asked % 2 == 0 or not remaining.any())
         candidates, values = self._sample(explore), np.zeros(0)
         best, number, config = -np.inf, 0, None
@@ -374,7 +384,7 @@ class Tuner:
             new = np.array([self._key(c) not in self._numbers for c in candidates.values], bool)
             of_new = np.repeat(new[:, None], len(self._epochs), 1)
             rows = np.concatenate([remaining, of_new])
-            values = self._scorer.values(progress, candidates.features, rows)
+            values = self._scorer.values(progress, candidates.features, rows, key)
             if np.isnan(values).any():
                 raise FloatingPointError("the acquisition function gives values that are NaN")
             row = int(values.argmax())
@@ -395,6 +405,31 @@ class Tuner:
         self._state.asked += 1
         self._save()
         return self.pending[-1]
+
+    def expected_gain(self, utility: Utility, budget: float) -> float:
+        """The gain in the user's utility that is expected of going on (`amt.search.stopping`).
+
+        It is -inf where nothing is left to train within the budget, and inf before the first score.
+        Trials under way do not count.
+
+        Args:
+            utility: in units of the metric, negated where it is minimised.
+            budget: in epochs, or in epochs of mean cost where the sources have costs.
+        """
+        if not self._state.told:
+            return np.inf
+        sign = self.outcome.sign
+        best = max(sign * metric for *_, metric in self._state.told)
+        progress, remaining = self._progress(), self._remaining()
+        return self._scorer.gain(progress, remaining, best, budget, utility, self.outcome)
+
+    def should_stop(self, utility: Utility, budget: float) -> bool:
+        """Whether going on is expected to cost more than it brings; never of a weight of 0.
+
+        Args:
+            utility, budget: of `expected_gain`.
+        """
+        return utility.weight > 0 and self.expected_gain(utility, budget) <= 0
 
     def tell(self, number: int, epoch: int, metric: float) -> None:
         """The metric of a configuration after an epoch (one of the sources'), as it was measured.

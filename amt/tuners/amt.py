@@ -5,7 +5,6 @@ compiled stage. The loop itself depends on the task kernel and on the shapes alo
 with other kernels share its compilation.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -27,7 +26,7 @@ from amt.inference import INFERENCE
 from amt.inference.mle import Optimizer
 from amt.inference.svgp import PRESETS
 from amt.kernels import AT2, KERNELS
-from amt.search.acquisition import ACQUISITIONS
+from amt.search.acquisition import ACQUISITIONS, needs, options_of
 from amt.search.fitting import fidelity_rank, stack
 from amt.search.simulate import Conditioned, query
 from amt.tuners.checks import check_choice, check_positive
@@ -73,6 +72,8 @@ class Settings:
         check_choice("noise", self.noise, get_args(NoiseKind))
         check_choice("inference", self.inference, INFERENCE)
         check_choice("acquisition", self.acquisition, ACQUISITIONS)
+        if needs(ACQUISITIONS[self.acquisition], "final"):
+            raise ValueError(f"acquisition {self.acquisition}: only task_regression has it")
         known = {"optimizer": get_args(Optimizer), "preset": tuple(PRESETS)}
         rule = options_of(ACQUISITIONS[self.acquisition])
         for name, there, options in (
@@ -117,12 +118,6 @@ class Settings:
         chosen |= {"noise": self.noise, "nugget": self.nugget, "dtype": dtype}
         keys = jax.random.split(key, self.restarts)
         return stack([MultiTaskGP.init(problem.sources, k, **chosen) for k in keys])
-
-
-def options_of(function: Callable[..., Any]) -> list[str]:
-    """The names of a function's keyword-only parameters, which are its options."""
-    parameters = inspect.signature(function).parameters.values()
-    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
 class Learned(eqx.Module):

@@ -9,65 +9,145 @@ before there is one of all. Accuracies are modelled through the arcsine of their
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from amt.gp.task_regression.model import TaskRegression
 from amt.gp.task_regression.target import TargetPrior, TargetState
 from amt.inference.task_regression import fit_task_regression
 from amt.outcome import Outcome
-from amt.search.acquisition import expected_lead
+from amt.search.acquisition import (
+    ACQUISITIONS,
+    RULES,
+    Acquisition,
+    expected_lead,
+    needs,
+    options_of,
+)
+from amt.search.cost import expected_cost
+from amt.search.final_scores import FinalScores
 from amt.search.fitting import as_modelled, source_grid, stack
-from amt.search.rule import recommend
+from amt.search.rule import recommend, values_against
 from amt.search.simulate import Decision, Feedback, Prediction
+from amt.search.stopping import (
+    UTILITIES,
+    Utility,
+    expected_gains,
+    expected_improvement,
+    stops,
+)
+from amt.tuners.checks import check_choice
 from amt.tuners.record import HostProblem, Prepared, Pure, Record, RunStage
 
 
 class Learned(eqx.Module):
-    """The prior of the target, and the number of scores to make room for."""
+    """The prior of the target, the expected cost of its epochs, and the number of scores to hold.
+
+    Attributes:
+        cost: in units of the mean epoch's (`amt.search.cost.expected_cost`).
+        budget: the number.
+    """
 
     prior: TargetPrior
     outcome: Outcome | None = eqx.field(static=True)
     budget: int = eqx.field(static=True)
+    cost: Float[Array, "config epoch"] | None = None
 
 
 class State(eqx.Module):
-    """The target's posterior, in units of the transform, and the configurations with a score."""
+    """The target's posterior, in units of the transform, and what was observed.
+
+    Attributes:
+        observed: the configurations with a score.
+        best: the best score, in units of the transform; -inf before the first.
+        spent: the expected cost of what was trained.
+        key: of random rules.
+    """
 
     prior: TargetPrior
     target: TargetState
     observed: Bool[Array, "config"]
+    best: Float[Array, ""]
+    spent: Float[Array, ""]
+    key: PRNGKeyArray
+    cost: Float[Array, "config epoch"] | None
     outcome: Outcome | None = eqx.field(static=True)
 
 
 def init(key: PRNGKeyArray, learned: Learned) -> State:
     """Start from the prior, without scores."""
-    del key
-    # One more: the loop's first step has no score.
-    target = TargetState.init(learned.prior, learned.budget + 1)
-    observed = jnp.zeros(len(learned.prior.mean), bool)
-    return State(learned.prior, target, observed, learned.outcome)
+    prior, dtype = learned.prior, learned.prior.mean.dtype
+    return State(
+        prior=prior,
+        # One more: the loop's first step has no score.
+        target=TargetState.init(prior, learned.budget + 1),
+        observed=jnp.zeros(len(prior.mean), bool),
+        best=jnp.asarray(-jnp.inf, dtype),
+        spent=jnp.zeros((), dtype),
+        key=key,
+        cost=learned.cost,
+        outcome=learned.outcome,
+    )
 
 
-def step(state: State, feedback: Feedback) -> tuple[State, Decision]:
-    """Condition on the latest score, and train what is expected to lead."""
+def step(
+    state: State,
+    feedback: Feedback,
+    *,
+    acquisition: Acquisition = expected_lead,
+    by_cost: bool = False,
+    utilities: Sequence[Utility] = (),
+) -> tuple[State, Decision]:
+    """Condition on the latest score, and decide.
+
+    Args:
+        by_cost: whether values are per unit of cost.
+        utilities: to say for each whether to stop; none for no stopping rule.
+    """
     score = feedback.score if state.outcome is None else state.outcome.forward(feedback.score)
-    prior, observed = state.prior, feedback.observed
-    target = state.target.update(prior, feedback.config, feedback.epoch, score, observed)
+    prior, observed, config = state.prior, feedback.observed, feedback.config
+    target = state.target.update(prior, config, feedback.epoch, score, observed)
     posterior = target.posterior(prior)
-    seen = state.observed.at[feedback.config].max(observed)
-    values = expected_lead(posterior, feedback.remaining, jnp.max(posterior.mean))
+    seen = state.observed.at[config].max(observed)
+    best = jnp.where(observed, jnp.maximum(state.best, score), state.best)
+    expected = jnp.max(posterior.average(posterior.mean)[:, -1])
+    of_rule, key = jax.random.split(state.key)
+    values = values_against(
+        jnp.where(jnp.isfinite(best), best, expected),
+        posterior,
+        feedback.remaining,
+        acquisition,
+        key=of_rule,
+        final=FinalScores.of_state(prior, target, posterior)
+        if needs(acquisition, "final")
+        else None,
+        cost=state.cost if by_cost else None,
+    )
+    spent, stop = state.spent, None
+    if utilities:
+        cost = state.cost
+        spent += jnp.where(observed, cost[config, feedback.epoch], 0)
+        outcome = state.outcome
+        metric = best if outcome is None else outcome.inverse(best)
+        improvement = expected_improvement(posterior, prior.noises(), metric, outcome)
+        budget = target.rows.shape[1] - 1
+        gains = expected_gains(improvement, feedback.remaining, cost, spent, budget, utilities)
+        stop = stops(gains, utilities, seen.any())
     decision = Decision(
         jnp.argmax(values),
         recommend(posterior, seen),
         jnp.isfinite(posterior.variance).all(),
         Prediction(posterior, prior.noises(), state.outcome),
+        stop,
     )
-    return State(prior, target, seen, state.outcome), decision
+    after = replace(state, target=target, observed=seen, best=best, spent=spent, key=key)
+    return after, decision
 
 
 def prepare(
@@ -94,12 +174,61 @@ def prepare(
     prior = stage("condition", TaskRegression.target_prior, fits.model, grids)
     of_problem = (jax.tree.map(lambda leaf: leaf[i], fits) for i in range(len(problems)))  # noqa: B023
     diagnostics = [fit.diagnostics() for fit in of_problem]
-    return Prepared(Learned(prior, outcome, problems[0].budget), diagnostics)
+    costs = [expected_cost(problem.sources) for problem in problems]
+    cost = jnp.asarray(np.stack(costs), grids.scores.dtype)
+    return Prepared(Learned(prior, outcome, problems[0].budget, cost), diagnostics)
+
+
+@cache
+def task_regression(name: str = RULES["task_regression"], **options: Any) -> Pure:
+    """The tuner with an acquisition function by its name; the same for the same arguments.
+
+    Args:
+        options: of the function, and of `step`.
+
+    Raises:
+        ValueError: there is no such function or option.
+    """
+    check_choice("acquisition", name, ACQUISITIONS)
+    function, own = ACQUISITIONS[name], ("by_cost", "utilities")
+    of_rule = {option: value for option, value in options.items() if option not in own}
+    for option in of_rule:
+        check_choice(f"option of {name}", option, options_of(function))
+    of_step = {option: value for option, value in options.items() if option in own}
+    rule = partial(function, **of_rule) if of_rule else function
+    return Pure(init, partial(step, acquisition=rule, **of_step), prepare)
 
 
 RECORD = Record(
     name="task_regression",
     label="task regression",
     source="this library",
-    make=lambda: Pure(init, step, prepare),
+    make=lambda acquisition=None: task_regression(**(acquisition or {})),
+    settings=("acquisition",),
 )
+
+RECORDS = [
+    Record(
+        name=f"task_regression_{rule}",
+        label=f"task regression, {rule.replace('_', ' ')}",
+        source="this library; its decision rule: "
+        + " ".join((function.__doc__ or "").rpartition("Source: ")[2].split()),
+        make=lambda rule=rule: task_regression(rule),
+    )
+    for rule, function in ACQUISITIONS.items()
+    if rule != RULES["task_regression"]
+]
+RECORDS += [
+    Record(
+        name="task_regression_by_cost",
+        label="task regression per cost",
+        source="this library; Snoek, Larochelle, Adams (2012), section 3.2",
+        make=lambda: task_regression(by_cost=True),
+    ),
+    Record(
+        name="task_regression_stopping",
+        label="task regression, stops",
+        source="this library; Lee et al. (2025), Cost-Sensitive Freeze-Thaw Bayesian Optimization",
+        make=lambda: task_regression(utilities=UTILITIES),
+    ),
+]

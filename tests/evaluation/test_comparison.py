@@ -108,6 +108,7 @@ def test_a_job_takes_every_third_target_and_repeats_seeds_or_draws(tmp_path, mon
     monkeypatch.setattr(
         "amt.evaluation.comparison.run", lambda values, folder, progress: asked.update(values)
     )
+    monkeypatch.setattr("amt.evaluation.comparison.write_utility", lambda *_: None)
     monkeypatch.setattr("amt.evaluation.comparison.write_comparison", lambda *_: None)
     settings = {
         "database": "bundled",

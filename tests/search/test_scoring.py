@@ -48,9 +48,10 @@ def test_padding_changes_nothing_and_is_no_candidate(source, others):
     with_pending, without = direct(posterior)
     expected = upper_confidence_bound(with_pending, remaining, jnp.zeros(()))
     assert np.flatnonzero(np.isneginf(expected)).tolist() == [3, 8]
+    key = jax.random.key(0)
     for room in (Room(added=3, fresh=8, observed=4, pending=5), Room(added=0, fresh=0)):
-        scorer = Scorer(posterior, grid, upper_confidence_bound, room)
-        assert_allclose(scorer.values(progress, others[2:], remaining), expected, rtol=1e-9)
+        scorer = Scorer(posterior, grid, upper_confidence_bound, room, np.ones((6, 5)))
+        assert_allclose(scorer.values(progress, others[2:], remaining, key), expected, rtol=1e-9)
     actual = scorer.posterior(progress)
     assert_allclose(actual.mean, without.mean, rtol=1e-9)
     assert_allclose(actual.variance, without.variance, rtol=1e-7)

@@ -11,9 +11,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 import amt
 from amt.gp.task_regression.model import TaskRegression
 from amt.outcome import ArcsineOutcome, Outcome
+from amt.search.cost import expected_cost
 from amt.search.fitting import as_modelled, source_grid
 from amt.search.simulate import replay
-from amt.tuners.task_regression import Learned, init, step
+from amt.search.stopping import UTILITIES, Utility
+from amt.tuners.task_regression import Learned, init, task_regression
 from tests.problems import small_configs, small_curves, small_space
 
 CONFIGS, EPOCHS, STEPS = 12, 6, 30
@@ -31,18 +33,26 @@ def fit(split):
     return amt.fit_sources(split[0], KEY, steps=STEPS)[0]
 
 
-def test_tuner_and_closed_loop_ask_the_same(split, fit):
+@pytest.fixture(scope="module")
+def simulated(split, fit):
+    """The closed loop of 20 epochs on the target, by a rule and options of the step."""
     sources, target = split
     scores = jnp.asarray(target.scores[0])
     grid = source_grid(as_modelled(sources, "task_regression"), "task_regression")
+    prior = jax.jit(lambda model: TaskRegression.target_prior(model, grid))(fit.model)
+    learned = Learned(prior, ArcsineOutcome(), 20, jnp.asarray(expected_cost(sources)))
 
-    @jax.jit
-    def simulated():
-        learned = Learned(TaskRegression.target_prior(fit.model, grid), ArcsineOutcome(), 20)
-        return replay(init(KEY, learned), step, scores, budget=20)
+    def run(rule, **options):
+        step = task_regression(rule, **options).step
+        return jax.jit(lambda: replay(init(KEY, learned), step, scores, budget=20))()
 
-    trajectory = simulated()
-    tuner = amt.Tuner(sources, KEY, fit=fit, continuous=False)
+    return run
+
+
+def test_tuner_and_closed_loop_ask_and_stop_the_same(split, fit, simulated):
+    trajectory = simulated("lead", utilities=UTILITIES)
+    tuner = amt.Tuner(split[0], KEY, fit=fit, continuous=False)
+    assert not tuner.should_stop(Utility(1e9), 20)
     for query in range(20):
         trial = tuner.ask()
         assert (trial.number, trial.epoch - 1) == (
@@ -51,6 +61,36 @@ def test_tuner_and_closed_loop_ask_the_same(split, fit):
         )
         tuner.tell(trial.number, trial.epoch, float(trajectory.score[query]))
         assert tuner.recommend() == trajectory.recommended[query]
+        stops = [tuner.should_stop(utility, 20) for utility in UTILITIES]
+        assert_array_equal(stops, trajectory.stop[query])
+    assert trajectory.stop[-1].sum() == len(UTILITIES) - 1  # the budget is spent
+    assert 0 < np.argmax(trajectory.stop[:, -1]) < 19
+    assert tuner.expected_gain(UTILITIES[0], 40) > 0 > tuner.expected_gain(Utility(100.0), 40)
+
+
+@pytest.mark.parametrize("rule", ["log_ei_remaining", "kg"])
+def test_rules_ask_the_same_in_both(split, fit, simulated, rule):
+    trajectory = simulated(rule, by_cost=rule == "kg")
+    tuner = amt.Tuner(split[0], KEY, fit=fit, continuous=False, acquisition=rule)
+    for query in range(8):
+        trial = tuner.ask()
+        assert (trial.number, trial.epoch - 1) == (
+            trajectory.config[query],
+            trajectory.epoch[query],
+        )
+        tuner.tell(trial.number, trial.epoch, float(trajectory.score[query]))
+
+
+@pytest.mark.parametrize("rule", ["thompson", "top_two"])
+def test_random_rules_follow_from_the_key(split, fit, simulated, rule):
+    asked = set(zip(*map(np.asarray, simulated(rule)[:2]), strict=True))
+    assert len(asked) == 20
+    assert all(epoch == 0 or (config, epoch - 1) in asked for config, epoch in asked)
+    tuners = [
+        amt.Tuner(split[0], key, fit=fit, continuous=False, acquisition=rule) for key in (0, 0, 1)
+    ]
+    trials = [[(tuner.ask().number) for _ in range(6)] for tuner in tuners]
+    assert trials[0] == trials[1] != trials[2]
 
 
 def test_it_is_fitted_by_default_and_goes_on_from_its_file(split, fit, tmp_path):

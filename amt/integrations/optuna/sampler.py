@@ -25,6 +25,7 @@ from amt.integrations.optuna.spaces import distributions_of_space
 from amt.precision import precision
 from amt.search.acquisition import RULES, Acquisition, get_acquisition
 from amt.search.candidates import draw, plain_values
+from amt.search.cost import expected_cost
 from amt.search.failures import failed_score
 from amt.search.fitting import (
     DEFAULT_MODEL,
@@ -36,6 +37,7 @@ from amt.search.fitting import (
     source_posterior,
 )
 from amt.search.scoring import Progress, Room, Scorer
+from amt.search.stopping import Utility
 from amt.space import Encoder, comparable, own_value
 
 
@@ -81,6 +83,7 @@ class AMTSampler(BaseSampler):
         model: a name in `amt.search.fitting.MODELS`; by default task regression.
         acquisition: a function of `amt.search.acquisition`, or its name in `ACQUISITIONS`; by
             default that of the model in `RULES`.
+        by_cost: as of `amt.Tuner`.
         space: search space of the new study where its ranges differ from the sources', with the
             same hyperparameters (`space_of_distributions`).
         candidates: how many random configurations are considered; 0 for those of the sources alone.
@@ -102,6 +105,7 @@ class AMTSampler(BaseSampler):
         seed: int = 0,
         model: str | None = None,
         acquisition: Acquisition | str | None = None,
+        by_cost: bool = False,
         space: ConfigurationSpace | None = None,
         candidates: int = 256,
         resume: bool = False,
@@ -136,6 +140,8 @@ class AMTSampler(BaseSampler):
                 grid,
                 get_acquisition(RULES[model] if acquisition is None else acquisition),
                 Room(added=8, fresh=candidates, pending=8),
+                expected_cost(sources),
+                by_cost,
             )
         self._dtype = dtype
         self._seed = seed
@@ -223,6 +229,37 @@ class AMTSampler(BaseSampler):
             return False
         # The best of the others are for the trials that started before and have none yet.
         return state.unplaced < len(others) and bool(others[state.unplaced] > values[own])
+
+    def should_stop(self, study: Study, utility: Utility, budget: float) -> bool:
+        """Whether going on is expected to cost more than it brings, for a callback of the study.
+
+        ```python
+        def callback(study, trial):
+            if sampler.should_stop(study, Utility(2**-5), budget=100):
+                study.stop()
+        ```
+
+        Args:
+            utility, budget: as of `amt.Tuner.expected_gain`; budget in steps.
+        """
+        self._check(study)
+        trials = study.get_trials(deepcopy=False)
+        state = self._state(study, trials[-1]) if trials else None
+        if state is None or not state.observed or utility.weight <= 0:
+            return False
+        remaining = np.zeros((len(state.configs), len(self._steps)), bool)
+        for index in range(len(state.configs)):
+            remaining[index, self._remaining(state.trials.get(index, ()))] = True
+        remaining[: len(self._sources.configs)] &= self._usable[:, None]
+        sign, failed = self._outcome.sign, set(state.failed)
+        scores = [score for at, _, score in state.observed if at not in failed]
+        best = max((sign * float(self._outcome.inverse(score)) for score in scores), default=None)
+        if best is None:
+            return False
+        with precision(self._dtype):
+            progress = self._progress(state)
+            gain = self._scorer.gain(progress, remaining, best, budget, utility, self._outcome)
+        return gain <= 0
 
     def _is_best(self, state: StudyState, own: int) -> bool:
         """Whether a configuration has the largest posterior mean of those that have trials."""
@@ -365,7 +402,8 @@ class AMTSampler(BaseSampler):
         remaining[:num_sources] &= self._usable[:, None]
         with precision(self._dtype):
             progress = self._progress(state)
-            return configs, self._scorer.values(progress, self._encode(fresh), remaining)
+            key = jax.random.key(self._random_seed(trial, "rule"))
+            return configs, self._scorer.values(progress, self._encode(fresh), remaining, key)
 
     def _progress(self, state: StudyState) -> Progress:
         added = self._encode(state.configs[len(self._sources.configs) :])
