@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: run test check lock bundled paper
+.PHONY: run test check lock bundled paper runs
 
 run: $(READY)
 	$(BIN)/python experiments/at2.py
@@ -14,9 +14,13 @@ test: $(READY)
 check: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/pyright
 
-# Figures and tables of the paper from results/, and the PDF where latexmk is installed.
+# Figures, tables and numbers of the paper from results/, and the PDF where latexmk is installed.
 paper: $(READY)
 	$(BIN)/python scripts/build_paper.py
+
+# The runs of paper/runs.yaml (what is finished and of this code is not computed again), and the paper.
+runs: $(READY)
+	$(BIN)/python scripts/build_paper.py --run --parts pairs comparison roi fidelity_quality negative_transfer
 
 # The exact versions of requirements.txt, for every Python and platform.
 lock: $(READY)

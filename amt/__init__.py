@@ -21,12 +21,8 @@ from amt.search.acquisition import (
 from amt.search.fitting import fit_sources
 from amt.search.loop import Result, maximize, minimize
 from amt.search.simulate import Trajectory, simulate
-<<<<<<< HEAD
 from amt.search.stopping import Utility
-from amt.search.tuner import Tuner
-=======
 from amt.search.tuner import Trial, Tuner
->>>>>>> b13
 from amt.space import Encoder
 
 __all__ = [

@@ -34,7 +34,7 @@ from amt import databases
 from amt.curves import LearningCurves
 from amt.evaluation.figures import difference_figure, recommendation_figure, save_figure
 from amt.evaluation.output import markdown
-from amt.evaluation.runs import run
+from amt.evaluation.runs import Job, run
 from amt.evaluation.statistics import BUDGETS, label_of, methods_of, shown_budgets
 from amt.evaluation.utility import utility_regrets, utility_table
 from amt.files import atomic_write, read_json
@@ -191,23 +191,18 @@ def _entries(row: Any, columns: Sequence[str]) -> list[str]:
     return [row["label"], *(f"{row[name]:.1f}" for name in columns), record]
 
 
-def comparison_run(
-    settings: Mapping[str, Any], progress: Callable[[int, int, str], None]
-) -> tuple[Path, pd.DataFrame]:
-    """Run one job, a database and a number of sources, and write its report.
+def comparison_job(settings: Mapping[str, Any]) -> Job:
+    """The run of one job, a database and a number of sources.
 
     Args:
         settings: of `experiments/conf/compare.yaml`, as plain dicts, lists and values.
-        progress: as of `amt.evaluation.runs.run`.
-
-    Returns:
-        The folder of the job, and its table.
     """
     values = dict(settings)
-    output, reference = Path(values.pop("output")).resolve(), values.pop("reference")
+    output = Path(values.pop("output")).resolve()
     every, repetitions = values.pop("every"), values.pop("repetitions")
     left_out = values.pop("left_out")
-    values.pop("log_x")
+    for name in ("reference", "log_x"):
+        values.pop(name)
     database, count = str(values["database"]), values["num_sources"]
     # Sources are drawn anew for each repetition, where they are drawn.
     values["seeds"], values["draws"] = (repetitions, 1) if count is None else (1, repetitions)
@@ -218,10 +213,25 @@ def comparison_run(
         values["tuners"] = [n for n in TUNERS if TUNERS[n].extra is None and n not in left_out]
     elif values["tuners"] == ["all"]:
         values["tuners"] = [name for name in TUNERS if name not in left_out]
-    folder = output / f"{Path(database).stem}-{'all' if count is None else count}"
+    return Job(output / f"{Path(database).stem}-{'all' if count is None else count}", values)
+
+
+def comparison_run(
+    settings: Mapping[str, Any], progress: Callable[[int, int, str], None]
+) -> tuple[Path, pd.DataFrame]:
+    """Run one job, and write its report.
+
+    Args:
+        settings: as of `comparison_job`.
+        progress: as of `amt.evaluation.runs.run`.
+
+    Returns:
+        The folder of the job, and its table.
+    """
+    folder, values = comparison_job(settings)
     run(values, folder, progress)
-    write_utility(folder, databases.load(database, **values["database_options"]))
-    return folder, write_comparison([folder], folder, reference)
+    write_utility(folder, databases.load(values["database"], **values["database_options"]))
+    return folder, write_comparison([folder], folder, settings["reference"])
 
 
 def write_utility(folder: Path, curves: LearningCurves) -> None:

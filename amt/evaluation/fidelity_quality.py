@@ -40,15 +40,15 @@ from scipy.stats import bootstrap, norm, rankdata
 
 from amt import databases
 from amt.curves import LearningCurves
-from amt.evaluation.figures import COLORS, title_of
+from amt.evaluation.figures import COLORS, TITLE, WIDTH, finish, title_of
 from amt.evaluation.metrics import configuration_values
 from amt.evaluation.output import write_output
 from amt.tuners.checks import check_choice, check_positive
 
 _INTERVALS = {
-    "rank_correlation": "rank correlation with the best score",
-    "top_recall": "recall of the best configurations",
-    "information": "information about the best score",
+    "rank_correlation": "rank correlation",
+    "top_recall": "recall of the best",
+    "information": "information",
 }
 
 
@@ -170,7 +170,7 @@ def fidelity_figure(table: pd.DataFrame, title: str) -> Figure:
 
     The last panel shows information against cost.
     """
-    figure = Figure(figsize=(7.0, 5.0), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     axes = figure.subplots(2, 2).ravel()
     epochs: Any = table["epoch"]
     best: Any = table.loc[table["recommended"]].iloc[0]
@@ -184,35 +184,42 @@ def fidelity_figure(table: pd.DataFrame, title: str) -> Figure:
         axis.axvline(best["cost"] if name == "information" else best["epoch"], color="0.3", ls=":")
         axis.set_xscale("log")
         axis.set_ylim(min(0.0, table[name].min()), 1.02)
-        axis.set_ylabel(_INTERVALS.get(name, "share of wrong most similar tasks"), fontsize=8)
         cost = "cost, as a share of training to the last epoch"
-        axis.set_xlabel(cost if name == "information" else "epoch", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.spines[["top", "right"]].set_visible(False)
+        ylabel = _INTERVALS.get(name, "wrong most similar task")
+        finish(axis, cost if name == "information" else "epoch", ylabel)
     figure.suptitle(
         f"{title}; bands: 95% bootstrap over tasks; dotted: recommended, epoch {best['epoch']}",
-        fontsize=8,
+        fontsize=TITLE,
     )
     return figure
+
+
+def fidelity_output(settings: Mapping[str, Any]) -> tuple[pd.DataFrame, Figure]:
+    """Table and figure of the epochs of a database.
+
+    Args:
+        settings: of `experiments/conf/fidelity_quality.yaml`, as plain dicts and values.
+    """
+    curves = databases.load(str(settings["database"]), **settings["database_options"])
+    if settings["repeat"] is not None and curves.repeats is not None:
+        check_choice("repeat", settings["repeat"], range(len(curves.repeats)))
+        curves = curves.repeat(settings["repeat"])
+    options = {name: settings[name] for name in ("top", "good_enough", "seed")}
+    table = fidelity_quality(curves, **options)
+    title = f"{title_of(settings['database'])}, {curves.num_tasks} tasks"
+    return table, fidelity_figure(table, title)
 
 
 def fidelity_run(settings: Mapping[str, Any]) -> tuple[Path, pd.DataFrame]:
     """Describe the epochs of a database, and write table and figure.
 
     Args:
-        settings: of `experiments/conf/fidelity_quality.yaml`, as plain dicts and values.
+        settings: as of `fidelity_output`.
 
     Returns:
         The folder, and the table.
     """
-    database = str(settings["database"])
-    curves = databases.load(database, **settings["database_options"])
-    if settings["repeat"] is not None and curves.repeats is not None:
-        check_choice("repeat", settings["repeat"], range(len(curves.repeats)))
-        curves = curves.repeat(settings["repeat"])
-    options = {name: settings[name] for name in ("top", "good_enough", "seed")}
-    table = fidelity_quality(curves, **options)
-    folder = Path(settings["output"]).resolve() / Path(database).stem
-    figure = fidelity_figure(table, f"{title_of(database)}, {curves.num_tasks} tasks")
+    table, figure = fidelity_output(settings)
+    folder = Path(settings["output"]).resolve() / Path(settings["database"]).stem
     write_output(folder, "fidelity_quality", table, figure)
     return folder, table

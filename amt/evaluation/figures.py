@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -43,6 +44,35 @@ def styles(count: int) -> list[tuple[str, Any]]:
     ]
 
 
+WIDTH = 6.2
+"""Inches, those of a page's text, so that texts are as large on paper as their sizes say."""
+
+TITLE, LABEL, TICK = 8, 8, 7
+COLUMNS = 4  # of a legend
+
+
+def finish(axis: Any, xlabel: str = "", ylabel: str = "", *, title: str = "") -> None:
+    """Give a panel its labels, and the sizes and the frame of all panels."""
+    axis.set_title(title, fontsize=TITLE)
+    axis.set_xlabel(xlabel, fontsize=LABEL)
+    axis.set_ylabel(ylabel, fontsize=LABEL)
+    axis.tick_params(labelsize=TICK)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def legend_below(figure: Figure) -> None:
+    """Put the legend of the first panel, which is that of all, below the panels."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(len(labels), COLUMNS),
+        frameon=False,
+        fontsize=TICK,
+    )
+
+
 def recommendation_figure(
     results: pd.DataFrame, *, title: str | None = None, log_x: bool = False
 ) -> Figure:
@@ -58,12 +88,9 @@ def recommendation_figure(
     """
     summary = summarize(results)
     methods = methods_of(results)
-    columns = min(len(methods), 5)
-    rows_of_legend = -(-len(methods) // columns)
-    size = 7.0, 3.4 + 0.2 * (rows_of_legend - 1)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.6 + 0.15 * len(methods) / COLUMNS), layout="constrained")
     panels = {
-        "rank": "rank of the recommended (0: best)",
+        "rank": "rank (0: best)",
         "normalized_regret": "normalized regret",
     }
     axes = figure.subplots(1, len(panels))
@@ -77,11 +104,11 @@ def recommendation_figure(
                 query, mean, color=color, linestyle=line, linewidth=1.6, label=label_of(method)
             )
             axis.fill_between(query, mean - error, mean + error, color=color, alpha=0.15, lw=0)
-        axis.set(xlabel="epochs spent on the target", ylabel=label, ylim=(0, None))
         axis.set_xlim(1, summary["query"].max())
+        axis.set_ylim(0, None)
         if log_x:
             axis.set_xscale("log")
-        axis.spines[["top", "right"]].set_visible(False)
+        finish(axis, "epochs spent on the target", label)
     cells, targets = len(results[CELL].drop_duplicates()), results["target"].nunique()
     counted = f"{targets} target{'s' * (targets > 1)}"
     if cells != targets:
@@ -90,11 +117,8 @@ def recommendation_figure(
     name = results["database"].iloc[0]
     if title is None:
         title = title_of(name)
-    figure.suptitle(f"{title}: {counted}; {bands}", fontsize=8)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
-    )
+    figure.suptitle(f"{title}: {counted}; {bands}", fontsize=TITLE)
+    legend_below(figure)
     return figure
 
 
@@ -104,10 +128,12 @@ def title_of(database: str) -> str:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Save a figure as PDF or PNG, by the ending of `path`; the same figure is the same bytes."""
-    metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
+    """Save a figure in the format that its path ends in; the same figure is the same bytes."""
     form = path.suffix.removeprefix(".")
-    atomic_write(path, lambda f: figure.savefig(f, format=form, dpi=200, metadata=metadata))
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(form)
+    # Fonts as TrueType in a PDF, and identifiers of an SVG that stay.
+    with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "amt"}):
+        atomic_write(path, lambda f: figure.savefig(f, format=form, dpi=200, metadata=metadata))
 
 
 def difference_figure(places: pd.Series, pairs: pd.DataFrame, title: str) -> Figure:
@@ -120,7 +146,7 @@ def difference_figure(places: pd.Series, pairs: pd.DataFrame, title: str) -> Fig
     from scikit_posthocs import critical_difference_diagram  # pyright: ignore
 
     labels = {method: label_of(str(method)) for method in places.index}
-    figure = Figure(figsize=(7.0, 1.2 + 0.17 * len(places)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.17 * len(places)), layout="constrained")
     axes = figure.subplots()
     critical_difference_diagram(
         places.rename(labels),
@@ -128,13 +154,13 @@ def difference_figure(places: pd.Series, pairs: pd.DataFrame, title: str) -> Fig
         ax=axes,
         label_fmt_left="{label} ({rank:.1f})",
         label_fmt_right="({rank:.1f}) {label}",
-        label_props={"fontsize": 7},
+        label_props={"fontsize": TICK},
         elbow_props={"color": "0.25", "linewidth": 0.7},
         marker_props={"color": "black", "s": 10},
         crossbar_props={"color": "black", "marker": "", "linewidth": 2},
     )
-    axes.tick_params(labelsize=7)
-    figure.suptitle(title, fontsize=8)
+    axes.tick_params(labelsize=TICK)
+    figure.suptitle(title, fontsize=TITLE)
     return figure
 
 
@@ -211,13 +237,9 @@ def inference_figure(table: pd.DataFrame, budgets: Sequence[int]) -> Figure:
             if metric == "coverage90":
                 axis.axhline(0.9, color="0.5", lw=0.8, ls=":")
             axis.set_xticks(range(len(budgets)), map(str, budgets))
-            axis.set_title(f"{database}: {title}", fontsize=8)
-            axis.set_xlabel("epochs spent on the target", fontsize=7)
-            axis.tick_params(labelsize=7)
-            axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{_cells(table)}; bars: standard error of the mean over them", fontsize=8)
-    handles, texts = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside lower center", ncols=len(texts), frameon=False)
+            finish(axis, "epochs spent on the target", title=f"{database}: {title}")
+    figure.suptitle(f"{_cells(table)}; bars: standard error of the mean over them", fontsize=TITLE)
+    legend_below(figure)
     return figure
 
 

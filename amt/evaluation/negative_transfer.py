@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from amt import databases
-from amt.evaluation.figures import styles, title_of
+from amt.evaluation.figures import TITLE, WIDTH, finish, legend_below, styles, title_of
 from amt.evaluation.output import write_output
-from amt.evaluation.runs import run
+from amt.evaluation.runs import Job, output_folder, run_jobs
 from amt.evaluation.statistics import BUDGETS, label_of, methods_of, shown_budgets, summarize
 
 
@@ -59,8 +59,7 @@ def transfer_figure(table: pd.DataFrame, title: str) -> Figure:
     """
     budgets = [c.split("_")[1] for c in table if str(c).startswith("regret") and c.count("_") == 1]
     kinds, methods = table["kind"].unique(), methods_of(table)
-    size = 1.0 + 1.6 * len(budgets), 0.9 + 1.8 * len(kinds)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.8 + 1.7 * len(kinds)), layout="constrained")
     grid = figure.subplots(len(kinds), len(budgets), squeeze=False, sharey="row")
     for kind, axes in zip(kinds, grid, strict=True):
         for budget, axis in zip(budgets, axes, strict=True):
@@ -73,17 +72,52 @@ def transfer_figure(table: pd.DataFrame, title: str) -> Figure:
                     continue
                 error = rows[f"regret_{budget}_error"]
                 axis.errorbar(rows["share"], regret, error, capsize=1.5, elinewidth=0.7, **look)
-            axis.set_title(f"{kind}, {budget} epochs", fontsize=8)
             axis.set_ylim(0, None)
-            axis.tick_params(labelsize=7)
-            axis.spines[["top", "right"]].set_visible(False)
-        axes[0].set_ylabel("normalized regret (%)", fontsize=8)
-    for axis in grid[-1]:
-        axis.set_xlabel("share of bad sources", fontsize=8)
-    figure.suptitle(f"{title}; bars: standard error of the mean over targets", fontsize=8)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=7)
+            xlabel = "share of bad sources" if kind == kinds[-1] else ""
+            ylabel = "normalized regret (%)" if axis is axes[0] else ""
+            finish(axis, xlabel, ylabel, title=f"{kind}, {budget} epochs")
+    figure.suptitle(f"{title}; bars: standard error of the mean over targets", fontsize=TITLE)
+    legend_below(figure)
     return figure
+
+
+def transfer_jobs(settings: Mapping[str, Any]) -> dict[tuple[str, float] | None, Job]:
+    """The runs of a database, by kind and share of bad sources; None is that of good ones alone.
+
+    Args:
+        settings: of `experiments/conf/negative_transfer.yaml`, as plain dicts, lists and values.
+    """
+    values = dict(settings)
+    folder = output_folder(values)
+    without, every = values.pop("without"), values.pop("every")
+    kinds, shares = values.pop("kinds"), values.pop("shares")
+    tasks = databases.load(str(values["database"]), **values["database_options"]).num_tasks
+    values["pair"] = list(range(0, tasks, every))
+    good = values | {"tuners": [*without, *values["tuners"]]}
+    jobs: dict[tuple[str, float] | None, Job] = {None: Job(folder / "good", good)}
+    for kind in kinds:
+        for share in shares:
+            if share > 0:
+                bad = values | {"bad_sources": {"kind": kind, "share": share}}
+                jobs[kind, share] = Job(folder / f"{kind}_{share:g}", bad)
+    return jobs
+
+
+def transfer_output(
+    settings: Mapping[str, Any], frames: Mapping[tuple[str, float] | None, pd.DataFrame]
+) -> tuple[pd.DataFrame, Figure]:
+    """Table and figure of the rows of `transfer_jobs`."""
+    good: Any = frames[None]
+    of_none = good["method"].isin(settings["without"])
+    # No source is bad, whatever the kind.
+    results = {
+        (kind, share): frames[kind, share] if share else good[~of_none]
+        for kind in settings["kinds"]
+        for share in settings["shares"]
+    }
+    table = transfer_table(results, good[of_none])
+    title = f"{title_of(settings['database'])}, {good['target'].nunique()} targets"
+    return table, transfer_figure(table, title)
 
 
 def transfer_run(
@@ -92,39 +126,13 @@ def transfer_run(
     """Run tuners with bad sources on a database, and write table and figure.
 
     Args:
-        settings: of `experiments/conf/negative_transfer.yaml`, as plain dicts, lists and values.
+        settings: as of `transfer_jobs`.
         progress: as of `amt.evaluation.runs.run`.
 
     Returns:
         The folder, and the table.
     """
-    values = dict(settings)
-    database = str(values["database"])
-    folder = Path(values.pop("output")).resolve() / Path(database).stem
-    without, every = values.pop("without"), values.pop("every")
-    kinds, shares = values.pop("kinds"), values.pop("shares")
-    values.pop("log_x")
-    tasks = databases.load(database, **values["database_options"]).num_tasks
-    values["pair"] = list(range(0, tasks, every))
-
-    def frame(name: str, **others: Any) -> pd.DataFrame:
-        return run(
-            values | others,
-            folder / name,
-            lambda number, total, stage: progress(number, total, f"{name}, {stage}"),
-        ).frame
-
-    # No source is bad, whatever the kind.
-    good: Any = frame("good", tuners=[*without, *values["tuners"]])
-    of_sources = good[~good["method"].isin(without)]
-    results = {
-        (kind, share): of_sources
-        if share == 0
-        else frame(f"{kind}_{share:g}", bad_sources={"kind": kind, "share": share})
-        for kind in kinds
-        for share in shares
-    }
-    table = transfer_table(results, good[good["method"].isin(without)])
-    title = f"{title_of(database)}, {len(values['pair'])} targets"
-    write_output(folder, "negative_transfer", table, transfer_figure(table, title))
+    table, figure = transfer_output(settings, run_jobs(transfer_jobs(settings), progress))
+    folder = output_folder(dict(settings))
+    write_output(folder, "negative_transfer", table, figure)
     return folder, table

@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 
 from amt import databases
 from amt.curves import LearningCurves
-from amt.evaluation.figures import styles, title_of
+from amt.evaluation.figures import TICK, TITLE, WIDTH, finish, styles, title_of
 from amt.evaluation.output import write_output
-from amt.evaluation.runs import run
+from amt.evaluation.runs import Job, output_folder, run_jobs
 from amt.evaluation.statistics import label_of, mean_and_standard_error, methods_of
 from amt.tuners.checks import check_positive
 
@@ -121,7 +121,7 @@ def roi_figure(table: pd.DataFrame, title: str) -> Figure:
     without sources, they have paid for themselves.
     """
     shares = table["within"].unique()
-    figure = Figure(figsize=(7.0, 5.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
     grid = figure.subplots(2, len(shares), squeeze=False)
     projects = np.geomspace(1, 1e4, 100)
     for within, (above, below) in zip(shares, grid.T, strict=True):
@@ -144,19 +144,58 @@ def roi_figure(table: pd.DataFrame, title: str) -> Figure:
             below.plot(projects, total, color=color, linestyle=line, lw=1.2, label=label)
         above.set_xscale("log", base=2)
         above.set_xticks(counts := sorted(set(with_sources["sources"])), map(str, counts))
-        above.set_title(f"within {within:.0%} of the best", fontsize=8)
-        above.set_xlabel("past tasks", fontsize=8)
-        above.set_ylabel("epochs of a project", fontsize=8)
         above.set_ylim(0, None)
         below.set(xscale="log", yscale="log")
-        below.set_xlabel("later projects", fontsize=8)
-        below.set_ylabel("epochs, the sources' included", fontsize=8)
+        title_above = f"within {within:.0%} of the best"
+        finish(above, "past tasks", "epochs of a project", title=title_above)
+        finish(below, "later projects", "epochs, the sources' included")
         for axis in (above, below):
-            axis.tick_params(labelsize=7)
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.legend(fontsize=6, frameon=False)
-    figure.suptitle(f"{title}; bars: standard error of the mean over targets", fontsize=8)
+            axis.legend(fontsize=TICK - 1, frameon=False)
+    figure.suptitle(f"{title}; bars: standard error of the mean over targets", fontsize=TITLE)
     return figure
+
+
+def roi_jobs(settings: Mapping[str, Any]) -> dict[int, Job]:
+    """The runs of a database, by the number of sources; 0 is that of tuners that know none.
+
+    Numbers of sources that the database does not have are left out.
+
+    Args:
+        settings: of `experiments/conf/roi.yaml`, as plain dicts, lists and values.
+
+    Raises:
+        ValueError: a number of sources that cannot be.
+    """
+    values = dict(settings)
+    folder = output_folder(values)
+    without, every, counts = (values.pop(name) for name in ("without", "every", "sources"))
+    for count in counts:
+        if count != "all":
+            check_positive("number of sources", count)
+    tasks = _curves(settings).num_tasks
+    targets, draws, most = range(0, tasks, every), values["draws"], tasks - 1
+    values["chunk"] = min(values["chunk"], len(targets))
+    whole = values | {"num_sources": None, "draws": 1, "pair": list(targets)}
+    jobs = {0: Job(folder / "without", whole | {"tuners": without})}
+    for count in counts:
+        if count == "all":
+            jobs[most] = Job(folder / "sources_all", whole)
+        elif count < most:
+            # The same targets in each draw.
+            pair = [draw * tasks + target for draw in range(draws) for target in targets]
+            of_count = values | {"num_sources": count, "pair": pair}
+            jobs[count] = Job(folder / f"sources_{count}", of_count)
+    return jobs
+
+
+def roi_output(
+    settings: Mapping[str, Any], frames: Mapping[int, pd.DataFrame]
+) -> tuple[pd.DataFrame, Figure]:
+    """Table and figure of the rows of `roi_jobs`."""
+    results = {count: frame for count, frame in frames.items() if count}
+    table = roi_table(results, frames[0], _curves(settings))
+    title = f"{title_of(settings['database'])}, {frames[0]['target'].nunique()} targets"
+    return table, roi_figure(table, title)
 
 
 def roi_run(
@@ -164,45 +203,18 @@ def roi_run(
 ) -> tuple[Path, pd.DataFrame]:
     """Run tuners with more and more sources on a database, and write table and figure.
 
-    Numbers of sources that the database does not have are left out.
-
     Args:
-        settings: of `experiments/conf/roi.yaml`, as plain dicts, lists and values.
+        settings: as of `roi_jobs`.
         progress: as of `amt.evaluation.runs.run`.
 
     Returns:
         The folder, and the table.
     """
-    values = dict(settings)
-    database = str(values["database"])
-    folder = Path(values.pop("output")).resolve() / Path(database).stem
-    without, every, counts = (values.pop(name) for name in ("without", "every", "sources"))
-    values.pop("log_x")
-    for count in counts:
-        if count != "all":
-            check_positive("number of sources", count)
-    curves = databases.load(database, **values["database_options"])
-    targets, draws = range(0, curves.num_tasks, every), values["draws"]
-
-    def frame(name: str, **others: Any) -> pd.DataFrame:
-        return run(
-            values | others,
-            folder / name,
-            lambda number, total, stage: progress(number, total, f"{name}, {stage}"),
-        ).frame
-
-    whole = {"num_sources": None, "draws": 1, "pair": list(targets)}
-    of_none = frame("without", tuners=without, **whole)
-    most = curves.num_tasks - 1
-    results = {}
-    for count in counts:
-        if count == "all":
-            results[most] = frame("sources_all", **whole)
-        elif count < most:
-            # The same targets in each draw.
-            pair = [d * curves.num_tasks + target for d in range(draws) for target in targets]
-            results[count] = frame(f"sources_{count}", num_sources=count, pair=pair)
-    table = roi_table(results, of_none, curves)
-    figure = roi_figure(table, f"{title_of(database)}, {len(targets)} targets")
+    table, figure = roi_output(settings, run_jobs(roi_jobs(settings), progress))
+    folder = output_folder(dict(settings))
     write_output(folder, "roi", table, figure)
     return folder, table
+
+
+def _curves(settings: Mapping[str, Any]) -> LearningCurves:
+    return databases.load(str(settings["database"]), **settings["database_options"])

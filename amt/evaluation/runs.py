@@ -14,7 +14,7 @@ from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -38,13 +38,16 @@ from amt.evaluation.store import (
     write_part,
     write_table,
 )
-from amt.files import write_json
+from amt.files import read_json, write_json
 from amt.precision import precision
 from amt.tuners import TUNERS
 from amt.tuners.checks import check_choice
 
 NOT_SHARED = ("tuners", "plugins", "workers")
 """Settings that can be others when a folder is taken up again."""
+
+
+Name = TypeVar("Name")
 
 
 class Run(NamedTuple):
@@ -164,6 +167,50 @@ def run(
     write_json(folder / "timings.json", timings)
     reused = len(jobs) - computed
     return Run(folder, merged.to_pandas(), timings, computed, reused, skipped, anew)
+
+
+class Job(NamedTuple):
+    """A run that an experiment of several needs: its folder and settings."""
+
+    folder: Path
+    values: Mapping[str, Any]
+
+
+def output_folder(values: dict[str, Any]) -> Path:
+    """Where runs of a database go, below `output`; takes out of the settings what runs have not."""
+    values.pop("log_x", None)
+    return Path(values.pop("output")).resolve() / Path(values["database"]).stem
+
+
+def run_jobs(
+    jobs: Mapping[Name, Job], progress: Callable[[int, int, str], None]
+) -> dict[Name, pd.DataFrame]:
+    """Run jobs one after the other, and give the rows of each."""
+
+    def rows(folder: Path, values: Mapping[str, Any]) -> pd.DataFrame:
+        def named(number: int, total: int, stage: str) -> None:
+            progress(number, total, f"{folder.name}, {stage}")
+
+        return run(values, folder, named).frame
+
+    return {name: rows(*job) for name, job in jobs.items()}
+
+
+def difference(job: Job) -> str | None:
+    """What keeps a folder from being the finished results of a job; None if it is them."""
+    settings, timings = (read_json(job.folder / f"{n}.json") for n in ("settings", "timings"))
+    if settings is None or timings is None or not (job.folder / "results.parquet").exists():
+        return "is missing" if settings is None else "is not finished"
+    found = settings["settings"]
+    wanted = json.loads(json.dumps({k: v for k, v in job.values.items() if k not in NOT_SHARED}))
+    for name in sorted({*found, *wanted}):
+        if found.get(name) != wanted.get(name):
+            return f"has {name}={found.get(name)!r}, not {wanted.get(name)!r}"
+    tuners = {*timings["tuners"], *timings["skipped"]}
+    if tuners != {*job.values["tuners"]}:
+        others = sorted(tuners ^ {*job.values["tuners"]})
+        return f"has other tuners: {', '.join(others)}"
+    return None
 
 
 @cache

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from amt.evaluation.runs import run
+from amt.evaluation.runs import Job, output_folder, run
 from amt.evaluation.statistics import BUDGETS, shown_budgets, summarize
 from amt.files import read_json
 from amt.kernels import AT2, KERNELS
@@ -23,15 +23,20 @@ from amt.kernels import AT2, KERNELS
 CHOICES = ["database", *KERNELS, "inference"]
 
 
-def sweep_run(settings: Mapping[str, Any]) -> None:
-    """Run one job of a sweep, its folder below `output`, and print one line when it is done."""
+def sweep_job(settings: Mapping[str, Any]) -> Job:
+    """The run of one job of a sweep, its folder below `output`."""
     values = dict(settings)
-    output = Path(values.pop("output")).resolve()
-    values.pop("log_x")
     name = "-".join([*values["kernel"].values(), values["inference"]["name"]])
-    row = _row(run(values, output / Path(values["database"]).stem / name).folder, BUDGETS)
+    folder = output_folder(values)
+    return Job(folder / name, values)
+
+
+def sweep_run(settings: Mapping[str, Any]) -> None:
+    """Run one job of a sweep, and print one line when it is done."""
+    folder, values = sweep_job(settings)
+    row = _row(run(values, folder).folder, BUDGETS)
     Console().print(
-        f"{values['database']} {name}: rank {row['mean_rank']:.1f}, density "
+        f"{values['database']} {folder.name}: rank {row['mean_rank']:.1f}, density "
         f"{row['mean_log_density']:.2f}, fit {row['fit_seconds']:.1f} s and loop "
         f"{row['loop_seconds']:.2f} s a cell, compilation {row['compile_seconds']:.1f} s",
         soft_wrap=True,

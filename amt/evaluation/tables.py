@@ -114,20 +114,43 @@ def latex_table(frames: Mapping[str, pd.DataFrame], *, budgets: Sequence[int] = 
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
+def latex_tabular(heads: Sequence[str], rows: Sequence[Sequence[str] | str], columns: str) -> str:
+    r"""A LaTeX tabular with its lines, from entries that are LaTeX already.
+
+    Args:
+        heads: of the columns.
+        rows: entries of each row, or a line of LaTeX as it stands, such as `\midrule`.
+        columns: of the tabular, such as `lrr`.
+    """
+    lines = [row if isinstance(row, str) else " & ".join(row) + r" \\" for row in rows]
+    return "\n".join(
+        [
+            "% Made by scripts/build_paper.py; do not edit.",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(heads) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def latex_text(text: str) -> str:
+    """A text whose special characters LaTeX shows as they are."""
+    for character in "&%$#_":
+        text = text.replace(character, rf"\{character}")
+    return text.replace("±", r"$\pm$")
+
+
 def latex_of_runs(table: pd.DataFrame) -> str:
     """A LaTeX tabular of `entries_of_runs`."""
-    heads, rows = entries_of_runs(table, r" $\pm$ ")
-    tex = [[entry.replace("_", r"\_").replace("%", r"\%") for entry in row] for row in rows]
+    heads, rows = entries_of_runs(table)
     left = heads.index("place")
-    lines = [
-        "% Made by amt.evaluation.tables; do not edit.",
-        rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(heads) - left)}}}",
-        r"\toprule",
-        " & ".join(heads).replace("%", r"\%") + r" \\",
-        r"\midrule",
-        *(" & ".join(row) + r" \\" for row in tex),
-    ]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    columns = "l" * left + "r" * (len(heads) - left)
+    return latex_tabular([*map(latex_text, heads)], [[*map(latex_text, r)] for r in rows], columns)
 
 
 def markdown_of_runs(table: pd.DataFrame) -> str:
@@ -137,9 +160,7 @@ def markdown_of_runs(table: pd.DataFrame) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows), ""])
 
 
-def entries_of_runs(
-    table: pd.DataFrame, plus_minus: str = " ± "
-) -> tuple[list[str], list[list[str]]]:
+def entries_of_runs(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Heads and rows for `highlights`: what differs, ranks, regret, forecast and seconds."""
     differing = [c for c in CHOICES if len(set(table[c])) > 1] or ["database"]
     differing += ["place"]
@@ -157,7 +178,7 @@ def entries_of_runs(
         for metric, budget, scale, digits in metrics:
             mean, error = (scale * row[f"{metric}_{budget}{end}"] for end in ("", "_error"))
             text = f"{mean:.{digits}f}"
-            entries.append(text if np.isnan(error) else f"{text}{plus_minus}{error:.{digits}f}")
+            entries.append(text if np.isnan(error) else f"{text} ± {error:.{digits}f}")
         rows.append([*entries, f"{row['fit_seconds']:.1f}", f"{row['loop_seconds']:.2f}"])
     return heads, rows
 

@@ -89,7 +89,6 @@ class TargetPosterior(NamedTuple):
         # Infinite values of components without weight do not count.
         return jnp.sum(jnp.where(weights > 0, weights * values, 0), axis=0)
 
-<<<<<<< HEAD
     def of_trusted(self) -> "TargetPosterior":
         """The mixture of the components that are trusted alone."""
         if self.trusted is None or self.log_weights is None:
@@ -97,12 +96,11 @@ class TargetPosterior(NamedTuple):
         least = jnp.finfo(self.log_weights.dtype).min
         log_weights = jnp.where(self.trusted, self.log_weights, least)
         return self._replace(log_weights=jax.nn.log_softmax(log_weights), trusted=None)
-=======
+
     def of(self, configs: Sequence[int]) -> "TargetPosterior":
         """The marginals of some configurations, as arrays of NumPy: any number is fast."""
         mean, variance = (np.asarray(leaf)[..., list(configs), :] for leaf in self[:2])
         return TargetPosterior(mean, variance, self.log_weights)  # pyright: ignore[reportArgumentType]
->>>>>>> b13
 
     def matched(self) -> "TargetPosterior":
         """Normal marginals of the mixture's mean and variance; itself without components."""

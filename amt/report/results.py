@@ -1,28 +1,53 @@
 """Sections on the folders of experiments: runs (`amt.evaluation.runs`), comparisons and sweeps."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from amt.databases import DATABASES
 from amt.evaluation.comparison import entries_of_comparison
+from amt.evaluation.fidelity_quality import fidelity_figure
 from amt.evaluation.figures import (
     difference_figure,
     inference_figure,
     kernel_figure,
     recommendation_figure,
+    title_of,
 )
+from amt.evaluation.negative_transfer import transfer_figure
+from amt.evaluation.roi import roi_figure
 from amt.evaluation.statistics import CELL, label_of
 from amt.evaluation.sweeps import budgets_of, highlights
 from amt.evaluation.tables import entries_of_results, entries_of_runs
 from amt.files import read_json
-from amt.report.page import Drawing, Facts, Section, Table
+from amt.report.page import Drawing, Facts, Note, Section, Table
 
 LINES = 7
 """The most tuners that a figure of regrets shows."""
+
+EXPERIMENTS: Mapping[str, tuple[Callable[[pd.DataFrame, str], Figure], str]] = {
+    "roi": (
+        roi_figure,
+        "What past tasks are worth: epochs until all that is recommended is within a share of the "
+        "best, by the number of past tasks, and the later projects after which collecting them "
+        "has paid.",
+    ),
+    "fidelity_quality": (
+        fidelity_figure,
+        "How good a low fidelity is: what the score after an epoch says about the best score of "
+        "its curve. Recommended is the cheapest epoch that is good enough.",
+    ),
+    "negative_transfer": (
+        transfer_figure,
+        "Negative transfer: normalized regret in percent after some epochs, by the share of past "
+        "tasks that are bad.",
+    ),
+}
+"""Experiments that leave a table under their name: their figures, and what they show."""
 
 _PLACES = 16  # of a critical-difference diagram
 
@@ -30,7 +55,7 @@ _PLACES = 16  # of a critical-difference diagram
 def result_sections(root: Path) -> list[Section]:
     """Sections on all results below a folder: what was run and where, comparisons, sweeps, runs.
 
-    The runs of a sweep have no sections of their own.
+    The runs of a sweep, and of an experiment of several runs, have no sections of their own.
     """
     found = [file.parent for file in sorted(root.rglob("settings.json")) if _is_run(file.parent)]
     finished = [folder for folder in found if _is_finished(folder)]
@@ -41,6 +66,11 @@ def result_sections(root: Path) -> list[Section]:
     tables = [file.parent for file in sorted(root.rglob("table.csv"))]
     swept = [folder for folder in tables if any(folder.glob("*/*/timings.json"))]
     sections += [Section(_name(root, folder), _sweep(folder)) for folder in swept]
+    for experiment, (draw, note) in EXPERIMENTS.items():
+        for file in sorted(root.rglob(f"{experiment}.csv")):
+            swept.append(file.parent)
+            title = f"{_name(root, file.parent)}: {experiment.replace('_', ' ')}"
+            sections.append(Section(title, _experiment(file, draw, note)))
     alone = [folder for folder in finished if not {*folder.parents} & {*swept}]
     return sections + [_run(root, folder) for folder in alone]
 
@@ -156,6 +186,17 @@ def _sweep(folder: Path) -> list[Table | Drawing]:
         Table(caption, *entries_of_runs(highlights(table))),
         Drawing("All runs of the sweep", draw(table, budgets)),
     ]
+
+
+def _experiment(
+    file: Path, draw: Callable[[pd.DataFrame, str], Figure], note: str
+) -> list[Note | Table | Drawing]:
+    """Figure and table of an experiment, as `amt.evaluation.output` left them."""
+    table = pd.read_csv(file)
+    figure = draw(table, title_of(file.parent.name))
+    if "method" in table:
+        table = table.assign(method=table["method"].map(label_of))
+    return [Note(note), Drawing("The main columns", figure), Table.of("All numbers", table)]
 
 
 def _seconds(timings: Any) -> Table:

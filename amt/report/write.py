@@ -40,7 +40,7 @@ def write_report(
     if not sections:
         raise FileNotFoundError(
             f"nothing to report in {', '.join(map(str, paths))}: there are neither finished "
-            "results of experiments/at2.py or compare.py nor the state file of a tuner"
+            "results of experiments nor the state file of a tuner"
         )
     title = "amt: " + ", ".join(path.resolve().name for path in paths)
     page = render(title, sections)

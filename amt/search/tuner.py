@@ -333,12 +333,6 @@ class Tuner:
         rows = list(range(len(self.configs)) if numbers is None else numbers)
         for number in rows:
             self._require_known(number)
-<<<<<<< HEAD
-        mean, variance, log_weights, _ = self.posterior()
-        mean, variance = (leaf[..., jnp.asarray(rows, int), :] for leaf in (mean, variance))
-        posterior = TargetPosterior(mean, variance, log_weights)
-=======
->>>>>>> b13
         noise = np.asarray(self._scorer.source.noise)
         return predict_metric(self.posterior().of(rows), noise, self.outcome, level=level)
 
@@ -399,12 +393,8 @@ class Tuner:
             UnderWayError: the same, but for those under way.
         """
         progress, remaining = self._progress(), self._remaining()
-<<<<<<< HEAD
         key = jax.random.fold_in(self._random_key, self._state.asked)
-        explore = self._continuous and (self._state.asked % 2 == 0 or not remaining.any())
-=======
         explore = self._continuous and (self._explores() or not remaining.any())
->>>>>>> b13
         candidates, values = self._sample(explore), np.zeros(0)
         best, number, config = -np.inf, 0, None
         for refinement in range(1 + self._refinements * explore):

@@ -10,6 +10,9 @@ from ConfigSpace import Categorical, ConfigurationSpace, EqualsCondition, Float,
 
 import amt
 from amt.evaluation.comparison import by_target, comparison_table, differences
+from amt.evaluation.fidelity_quality import fidelity_quality
+from amt.evaluation.negative_transfer import transfer_table
+from amt.evaluation.roi import roi_table
 from amt.evaluation.statistics import label_of, summarize
 from amt.evaluation.sweeps import collect
 from amt.files import write_json
@@ -20,6 +23,7 @@ from tests.problems import METHODS, SMALL_RUN, made_up_results, small_curves
 
 pytest.importorskip("jinja2")
 main = pytest.importorskip("amt.report.__main__").main
+result_sections = pytest.importorskip("amt.report.results").result_sections
 
 VOID = {"meta", "link", "br"}
 OPTIMIZER, MOMENTUM, RATE = '<b>optimizer</b> "&"', "momentum & 'more'", "rate $x$ </td>"
@@ -149,6 +153,37 @@ def test_a_sweep_is_one_section(tmp_path):
     before = (tmp_path / "report.html").read_bytes()
     assert main([str(tmp_path)]) == 0
     assert (tmp_path / "report.html").read_bytes() == before
+
+
+def test_experiments_of_several_runs_have_one_section_each(tmp_path):
+    results = made_up_results(3, budget=10)
+    ours, without = (results[results["method"] == m] for m in ("amt", "random_search"))
+    bad = transfer_table({("flipped", 0.5): ours}, without)
+    tasks = {"target": "task " + results["split"].astype(str), "config": 0, "epoch": 1}
+    ours, without = (frame.assign(score=0.5, **tasks) for frame in (ours, without))
+    curves = small_curves(3, 4, 2)
+    tables = {
+        "roi": roi_table({2: ours}, without, curves),
+        "negative_transfer": bad,
+        "fidelity_quality": fidelity_quality(curves, top=2),
+    }
+    for name, table in tables.items():
+        write_run(tmp_path / name / "bundled" / "one_run", results)
+        table.to_csv(tmp_path / name / "bundled" / f"{name}.csv", index=False)
+    # Not drawn, which takes seconds.
+    overview, *sections = result_sections(tmp_path)
+    assert overview.title == "What was run, and where"
+    assert [section.title for section in sections] == [
+        "roi/bundled: roi",
+        "fidelity_quality/bundled: fidelity quality",
+        "negative_transfer/bundled: negative transfer",
+    ]
+    *_, of_bad = sections
+    note, drawing, numbers = of_bad.blocks
+    assert note.text.startswith("Negative transfer: ")
+    assert drawing.figure.axes
+    assert numbers.rows[1][1] == label_of("random_search")
+    assert f"{bad['regret_10'][0]:.4g}" in numbers.rows[0]
 
 
 def test_a_folder_with_nothing_in_it_is_one_message(tmp_path, capsys):

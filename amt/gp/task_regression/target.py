@@ -104,7 +104,7 @@ class TargetPrior(NamedTuple):
 
     @property
     def direction(self) -> Float[Array, "config epoch"]:
-        """delta of the module docstring."""
+        """What the mean curves of configurations differ by from that of all, delta."""
         return self.mean - self.typical
 
     def means(self) -> Float[Array, "component config epoch"]:

@@ -27,11 +27,7 @@ from amt.integrations.optuna.spaces import distributions_of_space, nearest
 from amt.integrations.optuna.study_space import StudySpace, modelled
 from amt.precision import precision
 from amt.search.acquisition import RULES, Acquisition, get_acquisition
-<<<<<<< HEAD
-from amt.search.candidates import draw, plain_values
 from amt.search.cost import expected_cost
-=======
->>>>>>> b13
 from amt.search.failures import failed_score
 from amt.search.fit_cache import fit_folder, fit_once
 from amt.search.fitting import (
@@ -44,10 +40,7 @@ from amt.search.fitting import (
 )
 from amt.search.prediction import expected_metric
 from amt.search.scoring import Progress, Room, Scorer
-<<<<<<< HEAD
 from amt.search.stopping import Utility
-from amt.space import Encoder, comparable, own_value
-=======
 from amt.space import Encoder, comparable
 
 
@@ -63,7 +56,6 @@ class Known(NamedTuple):
     space: StudySpace
     position: dict[Hashable, int]
     usable: Bool[np.ndarray, "config"]
->>>>>>> b13
 
 
 class StudyState(NamedTuple):
@@ -123,16 +115,11 @@ class AMTSampler(BaseSampler):
         model: a name in `amt.search.fitting.MODELS`; by default task regression.
         acquisition: a function of `amt.search.acquisition`, or its name in `ACQUISITIONS`; by
             default that of the model in `RULES`.
-<<<<<<< HEAD
         by_cost: as of `amt.Tuner`.
-        space: search space of the new study where its ranges differ from the sources', with the
-            same hyperparameters (`space_of_distributions`).
-=======
         space: search space of the new study before its first trial tells it, where that differs
             from the sources' (`space_of_distributions`).
         constraints_func: of trials that ended, as Optuna's samplers have it, which prefer
             `Trial.set_constraint`.
->>>>>>> b13
         candidates: how many random configurations are considered; 0 for those of the sources alone.
         resume: whether configurations of pruned trials are candidates again (module docstring).
         first_step: the step that trials report for their first epoch. Steps before it and after
@@ -503,12 +490,8 @@ class AMTSampler(BaseSampler):
         remaining[:num_sources] &= state.known.usable[:, None]
         with precision(self._dtype):
             progress = self._progress(state)
-<<<<<<< HEAD
             key = jax.random.key(self._random_seed(trial, "rule"))
-            return configs, self._scorer.values(progress, self._encode(fresh), remaining, key)
-=======
-            return configs, self._scorer.values(progress, self._features(fresh), remaining)
->>>>>>> b13
+            return configs, self._scorer.values(progress, self._features(fresh), remaining, key)
 
     def _progress(self, state: StudyState) -> Progress:
         added = self._features(state.configs[len(self._sources.configs) :])

@@ -88,7 +88,6 @@ def by_dense_algebra(mean, covariance, noise, cells, scores):
     return after, variance, multivariate_normal.logpdf(scores, mean[cells], noisy)
 
 
-
 @given(seed=st.integers(0, 2**20), count=st.integers(0, OBSERVED))
 def test_one_score_at_a_time_is_all_at_once(seed, count):
     curves = small_curves(TASKS, CONFIGS, EPOCHS, seed=seed)
