@@ -147,6 +147,7 @@ def run(
                     {
                         "provenance": origin,
                         "seconds": result.seconds,
+                        "memory": result.memory,
                         "diagnostics": [dict(of_cell) for of_cell in result.diagnostics],
                     },
                 )
@@ -196,6 +197,7 @@ def _timings_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     return {
         "seconds": seconds.to_dict(),
+        "memory": max(record["memory"] for record in records),
         "not_converged": diagnostic("converged", lambda values: int((values == 0).sum())),
         "r_hat": diagnostic("r_hat", lambda values: float(values.max())),
         "divergences": diagnostic("divergences", lambda values: int(values.sum())),

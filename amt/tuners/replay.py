@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from amt.memory import PeakMemory
 from amt.search.simulate import Trajectory, replay
 from amt.tuners.record import Host, HostProblem, HostTuner
 
@@ -69,14 +70,15 @@ def replay_all(
     seeds: Sequence[Sequence[int]],
     problems: Sequence[HostProblem],
     targets: Sequence[Float[np.ndarray, "config epoch"]],
-) -> Trajectory:
+) -> tuple[Trajectory, float]:
     """Run a tuner on the host on several targets, once for each of a target's seeds.
 
     Args:
         executor: of the processes, to which the tuner is pickled; None for this process.
 
     Returns:
-        Leading axes are the targets and the seeds.
+        Trajectories, whose leading axes are the targets and the seeds, and the most bytes that a
+        run made its process grow by (`amt.memory.PeakMemory`).
 
     Raises:
         RuntimeError: the tuner failed; the message says on which problem.
@@ -87,18 +89,20 @@ def replay_all(
         for seed in of_target
     ]
     run = map if executor is None else executor.map
-    runs = run(_replay, *zip(*jobs, strict=True))
+    runs, memory = zip(*run(_replay, *zip(*jobs, strict=True)), strict=True)
     shape = len(problems), len(seeds[0]), -1
     leaves: list[Any] = [
         np.stack(leaf).reshape(shape) for leaf in zip(*(done[:4] for done in runs), strict=True)
     ]
-    return Trajectory(*leaves)
+    return Trajectory(*leaves), float(np.max(memory))
 
 
 def _replay(
     tuner: Host, seed: int, problem: HostProblem, target: Float[np.ndarray, "config epoch"]
-) -> Trajectory:
+) -> tuple[Trajectory, float]:
     try:
-        return replay_host(tuner.start(seed, problem), target, budget=problem.budget)
+        with PeakMemory() as peak:
+            done = replay_host(tuner.start(seed, problem), target, budget=problem.budget)
+        return done, peak.bytes
     except Exception as error:
         raise RuntimeError(f"{problem.name}, seed {seed}: {error!r}") from error
