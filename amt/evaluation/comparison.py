@@ -152,7 +152,7 @@ def entries_of_comparison(table: pd.DataFrame) -> tuple[list[str], list[list[str
     row: Any
     for _, row in table.iterrows():
         entries = _entries(row, [*columns, "area", "place"])
-        own = f"{row['seconds']:.2f}", f"{row['memory'] / 2**20:.0f}"
+        own = f"{row['seconds']:.2f}", f"{row['memory'] / 2**20:.1f}"
         rows.append([*entries, *(("", "") if row["note"] else own)])
     return heads, rows
 

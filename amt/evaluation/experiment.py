@@ -15,7 +15,6 @@ for chunk in make_chunks(make_cells(splits, seeds=1), size=5):
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import jax
@@ -135,13 +134,12 @@ class Experiment:
         self, tuner: Host, cells: Sequence[Cell], orders: int, report: Callable[[str], None]
     ) -> ChunkResult:
         report("loop")
-        start = perf_counter()
         seeds = [[int(jax.random.bits(k)) for k in _run_keys(cell, orders)] for cell in cells]
         problems = [self._problem(cell) for cell in cells]
         targets = [cell.split.target.scores[0].astype(self._dtype) for cell in cells]
-        trajectory, memory = replay_all(self._executor, tuner, seeds, problems, targets)
-        seconds = {"compile": 0.0, "loop": perf_counter() - start}
-        return ChunkResult(trajectory, [{}] * len(cells), seconds, memory)
+        runs = replay_all(self._executor, tuner, seeds, problems, targets)
+        seconds = {"compile": 0.0, "loop": runs.seconds}
+        return ChunkResult(runs.trajectory, [{}] * len(cells), seconds, runs.memory)
 
     def _problem(self, cell: Cell) -> HostProblem:
         return HostProblem(f"split {cell.split.index}", cell.split.sources, self._budget)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -64,21 +65,31 @@ def replay_host(
     return Trajectory(*leaves)
 
 
+class Replays(NamedTuple):
+    """Runs of a tuner on the host.
+
+    Attributes:
+        trajectory: leading axes are the targets and the seeds.
+        seconds: of all runs, in their processes.
+        memory: most bytes that a run made its process grow by (`amt.memory.PeakMemory`).
+    """
+
+    trajectory: Trajectory
+    seconds: float
+    memory: float
+
+
 def replay_all(
     executor: Executor | None,
     tuner: Host,
     seeds: Sequence[Sequence[int]],
     problems: Sequence[HostProblem],
     targets: Sequence[Float[np.ndarray, "config epoch"]],
-) -> tuple[Trajectory, float]:
+) -> Replays:
     """Run a tuner on the host on several targets, once for each of a target's seeds.
 
     Args:
         executor: of the processes, to which the tuner is pickled; None for this process.
-
-    Returns:
-        Trajectories, whose leading axes are the targets and the seeds, and the most bytes that a
-        run made its process grow by (`amt.memory.PeakMemory`).
 
     Raises:
         RuntimeError: the tuner failed; the message says on which problem.
@@ -89,20 +100,21 @@ def replay_all(
         for seed in of_target
     ]
     run = map if executor is None else executor.map
-    runs, memory = zip(*run(_replay, *zip(*jobs, strict=True)), strict=True)
+    runs, seconds, memory = zip(*run(_replay, *zip(*jobs, strict=True)), strict=True)
     shape = len(problems), len(seeds[0]), -1
     leaves: list[Any] = [
         np.stack(leaf).reshape(shape) for leaf in zip(*(done[:4] for done in runs), strict=True)
     ]
-    return Trajectory(*leaves), float(np.max(memory))
+    return Replays(Trajectory(*leaves), sum(seconds), float(np.max(memory)))
 
 
 def _replay(
     tuner: Host, seed: int, problem: HostProblem, target: Float[np.ndarray, "config epoch"]
-) -> tuple[Trajectory, float]:
+) -> Replays:
+    start = perf_counter()
     try:
         with PeakMemory() as peak:
             done = replay_host(tuner.start(seed, problem), target, budget=problem.budget)
-        return done, peak.bytes
+        return Replays(done, perf_counter() - start, peak.bytes)
     except Exception as error:
         raise RuntimeError(f"{problem.name}, seed {seed}: {error!r}") from error

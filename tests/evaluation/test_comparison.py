@@ -71,7 +71,7 @@ def test_the_table_has_a_row_for_each_tuner_and_for_what_is_missing():
     assert other["win"] == (ahead > 1e-3).sum()
     text = markdown_of_comparison(table)
     assert text.count("\n") == 2 + len(table)
-    assert all(line.endswith("| 0.25 | 3 |") for line in text.splitlines()[2:-1])
+    assert all(line.endswith("| 0.25 | 3.0 |") for line in text.splitlines()[2:-1])
     assert "| GP of Optuna (not run: needs torch: install amt[zoo]) |" in text
     console = Console(width=120, record=True)
     console.print(console_of_comparison(table, "both"))

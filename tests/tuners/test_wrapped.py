@@ -8,7 +8,6 @@ from amt.tuners.replay import replay_host
 from amt.tuners.unconditional import active, completed
 from tests.tuners.problems import (
     BEST,
-    NUM_CONFIGS,
     NUM_EPOCHS,
     SCORES,
     SOURCES,
