@@ -38,9 +38,9 @@ class Hebo(Schedule):
 
     def __init__(self, seed: int, problem: HostProblem):
         super().__init__(seed, problem)
-        import torch
-        from hebo.design_space.design_space import DesignSpace
-        from hebo.optimizers.hebo import HEBO
+        import torch  # pyright: ignore
+        from hebo.design_space.design_space import DesignSpace  # pyright: ignore
+        from hebo.optimizers.hebo import HEBO  # pyright: ignore
 
         # It draws from the generators of NumPy and PyTorch.
         seeds = [int(s) for s in self.rng.integers(2**31, size=3)]

@@ -57,7 +57,7 @@ class Smac(Schedule):
 
     def __init__(self, seed: int, problem: HostProblem, *, multi_fidelity: bool):
         super().__init__(seed, problem)
-        from smac import HyperparameterOptimizationFacade, MultiFidelityFacade, Scenario
+        from smac import HyperparameterOptimizationFacade, MultiFidelityFacade, Scenario  # pyright: ignore
 
         space = Candidates(self.sources.space, self.sources.configs)
         fidelities: dict[str, Any] = {}
@@ -92,8 +92,8 @@ class Smac(Schedule):
         self._worst = np.nanmin(scores)
 
     def schedule(self) -> Iterator[int]:
-        from smac.main.exceptions import ConfigurationSpaceExhaustedException
-        from smac.runhistory import TrialValue
+        from smac.main.exceptions import ConfigurationSpaceExhaustedException  # pyright: ignore
+        from smac.runhistory import TrialValue  # pyright: ignore
 
         while True:
             try:
@@ -114,7 +114,7 @@ class Smac(Schedule):
 
 def ranking(scenario: Any) -> Any:
     """SMAC's acquisition maximizer that ranks all candidates that it has not trained."""
-    from smac.acquisition.maximizer import AbstractAcquisitionMaximizer
+    from smac.acquisition.maximizer import AbstractAcquisitionMaximizer  # pyright: ignore
 
     class Ranking(AbstractAcquisitionMaximizer):
         def _maximize(

@@ -40,7 +40,7 @@ class SyneTuneScheduler(Schedule):
 
     def __init__(self, seed: int, problem: HostProblem, *, scheduler: str, halving: bool):
         super().__init__(seed, problem)
-        from syne_tune.optimizer import baselines
+        from syne_tune.optimizer import baselines  # pyright: ignore
 
         of_numpy, of_scheduler = (int(s) for s in self.rng.integers(2**31, size=2))
         np.random.seed(of_numpy)  # noqa: NPY002  # some of it draws from NumPy's generator
@@ -57,8 +57,8 @@ class SyneTuneScheduler(Schedule):
         self._halving = halving
 
     def schedule(self) -> Iterator[int]:
-        from syne_tune.backend.trial_status import Trial
-        from syne_tune.optimizer.scheduler import SchedulerDecision
+        from syne_tune.backend.trial_status import Trial  # pyright: ignore
+        from syne_tune.optimizer.scheduler import SchedulerDecision  # pyright: ignore
 
         space, configs = self.sources.space, self.sources.configs
         encoder = Encoder(space)
@@ -82,7 +82,7 @@ class SyneTuneScheduler(Schedule):
 
 def syne_tune_space(space: ConfigurationSpace) -> dict[str, Any]:
     """The search space as Syne Tune takes it."""
-    from syne_tune import config_space
+    from syne_tune import config_space  # pyright: ignore
 
     domains: dict[str, Any] = {}
     h: Any

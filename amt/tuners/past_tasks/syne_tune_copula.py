@@ -47,8 +47,8 @@ class SyneTuneCopula(Schedule):
 def copula_searcher(problem: HostProblem, seed: int) -> Any:
     """The library's searcher, whose candidates are the problem's configurations, in their order."""
     import pandas as pd
-    from syne_tune.optimizer.schedulers.transfer_learning import transfer_learning_task_evaluation
-    from syne_tune.optimizer.schedulers.transfer_learning.quantile_based import (
+    from syne_tune.optimizer.schedulers.transfer_learning import transfer_learning_task_evaluation  # pyright: ignore
+    from syne_tune.optimizer.schedulers.transfer_learning.quantile_based import (  # pyright: ignore
         quantile_based_searcher,
     )
 
