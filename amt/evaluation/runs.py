@@ -11,7 +11,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_context, get_start_method, set_start_method
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
@@ -100,6 +100,9 @@ def run(
         raise ValueError(f"there is no tuner to run: {skipped or 'give their names in tuners'}")
     tuners = {record.name: record.make(**record.chosen(values)) for record in records}
     database, budget = str(values["database"]), values["budget"]
+    # In a worker of joblib; a process that it spawns would look for a method of that name.
+    if get_start_method(allow_none=True) == "loky":
+        set_start_method("spawn", force=True)
     # Children are started by the first tuner on the host, if there is one.
     processes = ProcessPoolExecutor(
         values["workers"], get_context("spawn"), initializer=load_plugins, initargs=(plugins,)
@@ -150,6 +153,7 @@ def run(
                     {
                         "provenance": origin,
                         "seconds": result.seconds,
+                        "memory": result.memory,
                         "diagnostics": [dict(of_cell) for of_cell in result.diagnostics],
                     },
                 )
@@ -243,6 +247,7 @@ def _timings_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     return {
         "seconds": seconds.to_dict(),
+        "memory": max(record["memory"] for record in records),
         "not_converged": diagnostic("converged", lambda values: int((values == 0).sum())),
         "r_hat": diagnostic("r_hat", lambda values: float(values.max())),
         "divergences": diagnostic("divergences", lambda values: int(values.sum())),

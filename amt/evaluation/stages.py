@@ -7,12 +7,28 @@ experiments of a process.
 from collections.abc import Callable
 from functools import cache, partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from amt.compilation import compiler_options
+
+
+class Run(NamedTuple):
+    """One run of a stage.
+
+    Attributes:
+        output: of each cell, along a leading axis.
+        compiling: seconds, tracing included.
+        running: seconds.
+        memory: bytes of arguments, output and what is in between, on all devices.
+    """
+
+    output: Any
+    compiling: float
+    running: float
+    memory: float
 
 
 class Stage:
@@ -24,15 +40,15 @@ class Stage:
 
     def __init__(self, function: Callable[..., Any]):
         self._function = function
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._compiled: dict[Any, Any] = {}
 
     @property
     def compilations(self) -> int:
         """How often it was compiled."""
         return len(self._compiled)
 
-    def __call__(self, mesh: Mesh, *args: Any, **static: Any) -> tuple[Any, float, float]:
-        """The output, and seconds of compilation, tracing included, and of running.
+    def __call__(self, mesh: Mesh, *args: Any, **static: Any) -> Run:
+        """Run it.
 
         Args:
             mesh: devices to spread the cells over, evenly.
@@ -56,8 +72,13 @@ class Stage:
             lowered = jax.jit(function).lower(*args)
             self._compiled[key] = lowered.compile(compiler_options=compiler_options())
         compiled = perf_counter()
-        output = jax.block_until_ready(self._compiled[key](*args))
-        return output, compiled - start, perf_counter() - compiled
+        program = self._compiled[key]
+        output = jax.block_until_ready(program(*args))
+        sizes = program.memory_analysis()
+        memory = sum(
+            getattr(sizes, f"{kind}_size_in_bytes") for kind in ("argument", "output", "temp")
+        )
+        return Run(output, compiled - start, perf_counter() - compiled, mesh.size * memory)
 
 
 @cache

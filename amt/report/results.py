@@ -159,7 +159,7 @@ def _comparison(folder: Path) -> list[Table | Drawing]:
     caption = (
         "Normalized regret and rank after some epochs, area under the regret, mean place by it, "
         "wins, ties and losses of the reference, whose own row has ties alone, against the tuner, "
-        "and own seconds for a run"
+        "and own seconds and memory of a run"
     )
     blocks: list[Table | Drawing] = [Table(caption, ["tuner", *heads[1:]], rows)]
     if (folder / "pairs.csv").is_file():

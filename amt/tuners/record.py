@@ -182,6 +182,7 @@ class Record:
         orders: random orders that results are averaged over.
         packages: modules that must be importable, which `make` imports, not its module.
         extra: of amt, that installs them.
+        unavailable: the reason why the tuner runs nowhere, if it does not: its row in tables.
     """
 
     name: str
@@ -193,6 +194,7 @@ class Record:
     orders: int = 1
     packages: tuple[str, ...] = ()
     extra: str | None = None
+    unavailable: str | None = None
 
     def chosen(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Select the settings of an experiment that the tuner depends on."""
@@ -200,6 +202,8 @@ class Record:
 
     def missing(self) -> str | None:
         """The reason why the tuner cannot run here, if there is one."""
+        if self.unavailable:
+            return self.unavailable
         absent = [name for name in self.packages if find_spec(name) is None]
         if not absent:
             return None

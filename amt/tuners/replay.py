@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from amt.memory import PeakMemory
 from amt.search.simulate import Trajectory, replay
 from amt.tuners.record import Host, HostProblem, HostTuner
 
@@ -63,20 +65,31 @@ def replay_host(
     return Trajectory(*leaves)
 
 
+class Replays(NamedTuple):
+    """Runs of a tuner on the host.
+
+    Attributes:
+        trajectory: leading axes are the targets and the seeds.
+        seconds: of all runs, in their processes.
+        memory: most bytes that a run made its process grow by (`amt.memory.PeakMemory`).
+    """
+
+    trajectory: Trajectory
+    seconds: float
+    memory: float
+
+
 def replay_all(
     executor: Executor | None,
     tuner: Host,
     seeds: Sequence[Sequence[int]],
     problems: Sequence[HostProblem],
     targets: Sequence[Float[np.ndarray, "config epoch"]],
-) -> Trajectory:
+) -> Replays:
     """Run a tuner on the host on several targets, once for each of a target's seeds.
 
     Args:
         executor: of the processes, to which the tuner is pickled; None for this process.
-
-    Returns:
-        Leading axes are the targets and the seeds.
 
     Raises:
         RuntimeError: the tuner failed; the message says on which problem.
@@ -87,18 +100,21 @@ def replay_all(
         for seed in of_target
     ]
     run = map if executor is None else executor.map
-    runs = run(_replay, *zip(*jobs, strict=True))
+    runs, seconds, memory = zip(*run(_replay, *zip(*jobs, strict=True)), strict=True)
     shape = len(problems), len(seeds[0]), -1
     leaves: list[Any] = [
         np.stack(leaf).reshape(shape) for leaf in zip(*(done[:4] for done in runs), strict=True)
     ]
-    return Trajectory(*leaves)
+    return Replays(Trajectory(*leaves), sum(seconds), float(np.max(memory)))
 
 
 def _replay(
     tuner: Host, seed: int, problem: HostProblem, target: Float[np.ndarray, "config epoch"]
-) -> Trajectory:
+) -> Replays:
+    start = perf_counter()
     try:
-        return replay_host(tuner.start(seed, problem), target, budget=problem.budget)
+        with PeakMemory() as peak:
+            done = replay_host(tuner.start(seed, problem), target, budget=problem.budget)
+        return Replays(done, perf_counter() - start, peak.bytes)
     except Exception as error:
         raise RuntimeError(f"{problem.name}, seed {seed}: {error!r}") from error

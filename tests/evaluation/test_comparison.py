@@ -25,6 +25,7 @@ TWO = pd.concat(
     ignore_index=True,
 )
 SECONDS = dict.fromkeys(METHODS, 0.25)
+MEMORY = dict.fromkeys(METHODS, 3.0 * 2**20)
 
 
 def test_a_target_counts_once_whatever_its_seeds():
@@ -58,7 +59,7 @@ def test_tests_are_scipys_with_the_correction_of_holm():
 
 def test_the_table_has_a_row_for_each_tuner_and_for_what_is_missing():
     skipped = {"optuna_gp": "needs torch: install amt[zoo]"}
-    table = comparison_table(TWO, SECONDS, reference="amt", skipped=skipped)
+    table = comparison_table(TWO, SECONDS, MEMORY, reference="amt", skipped=skipped)
     assert list(table["method"][:-1]) == list(by_target(TWO).mean().sort_values().index)
     row = table.set_index("method").loc["amt"]
     assert_allclose(row["area"], 100 * by_target(TWO)["amt"].mean())
@@ -70,6 +71,7 @@ def test_the_table_has_a_row_for_each_tuner_and_for_what_is_missing():
     assert other["win"] == (ahead > 1e-3).sum()
     text = markdown_of_comparison(table)
     assert text.count("\n") == 2 + len(table)
+    assert all(line.endswith("| 0.25 | 3.0 |") for line in text.splitlines()[2:-1])
     assert "| GP of Optuna (not run: needs torch: install amt[zoo]) |" in text
     console = Console(width=120, record=True)
     console.print(console_of_comparison(table, "both"))
@@ -82,8 +84,9 @@ def test_a_report_is_of_all_its_folders(tmp_path):
         folder = tmp_path / f"{name}-all"
         folder.mkdir()
         rows.to_parquet(folder / "results.parquet")
-        of_tuner = {"seconds": {"compile": 9.0, "loop": 5.0 if name == "bundled" else 17.0}}
         cells = rows["target"].nunique()
+        of_tuner = {"seconds": {"compile": 9.0, "loop": 5.0 if name == "bundled" else 17.0}}
+        of_tuner["memory"] = 1e6 * cells
         write_json(
             folder / "timings.json",
             {"cells": cells, "skipped": {}, "tuners": dict.fromkeys(METHODS, of_tuner)},
@@ -91,6 +94,7 @@ def test_a_report_is_of_all_its_folders(tmp_path):
     folders = sorted(tmp_path.glob("*-all"))
     table = write_comparison(folders, tmp_path, "amt").set_index("method")
     assert table.loc["amt", "seconds"] == 2  # 22 seconds of 11 runs, compilation left out
+    assert (table["memory"] == 6e6).all()  # the most
     assert table.loc["random_search", "seconds"] == 0.1  # 20 orders each
     files = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert files == {

@@ -16,9 +16,10 @@ def test_a_stage_runs_on_every_cell_and_compiles_once_for_each_shape():
 
     stage, mesh = Stage(double), Mesh(jax.devices()[:1], ("cell",))
     for size in (2, 3, 2, 3):
-        output, compiling, running = stage(mesh, jnp.ones((4, size)), offset=1)
-        assert_array_equal(output, np.full((4, size), 3.0))
-        assert compiling >= 0 < running
+        run = stage(mesh, jnp.ones((4, size)), offset=1)
+        assert_array_equal(run.output, np.full((4, size), 3.0))
+        assert run.compiling >= 0 < run.running
+        assert run.memory >= 2 * 4 * size * run.output.dtype.itemsize
     assert traced == [(2,), (3,)]
     assert stage(mesh, jnp.ones((4, 2)), offset=2)[0].tolist() == [[4, 4]] * 4
     assert len(traced) == 3

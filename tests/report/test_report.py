@@ -125,7 +125,7 @@ def test_comparisons_have_their_table_and_diagram(tmp_path):
     results = made_up_results(5, budget=25)
     skipped = {"tpe": "needs <optuna>"}
     seconds = dict.fromkeys(METHODS, 0.25)
-    table = comparison_table(results, seconds, reference="amt", skipped=skipped)
+    table = comparison_table(results, seconds, seconds, reference="amt", skipped=skipped)
     table.to_csv(tmp_path / "comparison.csv", index=False)
     differences(by_target(results)).pairs.to_csv(tmp_path / "pairs.csv")
     assert main([str(tmp_path), "--output", str(tmp_path / "page.html")]) == 0

@@ -72,7 +72,10 @@ def test_a_host_tuner_does_what_the_same_pure_one_does():
 def test_several_targets_and_seeds_are_the_leading_axes():
     seeds = [[3, 1], [4, 1]]
     targets = [SCORES, SCORES + 1]
-    many = replay_all(None, Host(InNumberOrder), seeds, [PROBLEM] * 2, targets)
+    runs = replay_all(None, Host(InNumberOrder), seeds, [PROBLEM] * 2, targets)
+    assert runs.seconds > 0
+    assert not runs.memory < 0  # NaN where the system does not say it
+    many = runs.trajectory
     assert many.score.shape == (2, 2, BUDGET)
     assert_array_equal(many.config[1, 0], many.config[0, 1])
     assert_allclose(many.score[1, 0] - 1, many.score[0, 1])

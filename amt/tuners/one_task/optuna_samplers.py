@@ -21,11 +21,11 @@ from ConfigSpace import (
     Constant,
     OrdinalHyperparameter,
 )
-from ConfigSpace.types import NotSet
 
 from amt.space import Encoder, choices_of
 from amt.tuners.record import Host, HostProblem, Record
 from amt.tuners.schedule import Schedule
+from amt.tuners.unconditional import is_active
 
 ETA = 3
 
@@ -87,8 +87,7 @@ def suggested(trial: Any, space: ConfigurationSpace) -> dict[str, Any]:
     config: dict[str, Any] = {}
     h: Any
     for name, h in space.items():  # parents come first
-        values = {**dict.fromkeys(space, NotSet), **config}
-        if not all(c.satisfied_by_value(values) for c in space.parent_conditions_of[name]):
+        if not is_active(space, name, config):
             continue
         match h:
             case Constant():
