@@ -19,8 +19,9 @@ Component k has the weight
 
 the predictive densities being those of `amt.gp.task_regression.target`. Sources that mislead lose
 their weight after a few scores. While it is not known whether they do, scores that the sources'
-best configurations would have in either case say nothing: for a share of the queries, that of
-their weights, all components but those as learned are trusted alone (`Components.trusted`).
+best configurations would have in either case say nothing. So from when the components but those
+as learned have most of the weight, a query trusts these others alone, or else those as learned
+alone, each for as many of the queries as they have weight (`Components.trusted`).
 
 Source: Hoeting, Madigan, Raftery, Volinsky (1999), Bayesian Model Averaging: A Tutorial, for the
 weights.
@@ -34,7 +35,7 @@ from jaxtyping import Array, Bool, Float, Int
 SCALES = (0.5, 1.0, 2.0)
 ALONE_SCALES = (0.06, 0.25, 1.0)  # of scores, which are of the order of 1
 ALONE_NOISE = 0.1  # standard deviation, as a share of the scale
-OTHERWISE = 0.1  # prior weight of each of the last three kinds
+OTHERWISE = 0.05  # prior weight of each of the last three kinds
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -95,10 +96,11 @@ class Components(NamedTuple):
     def trusted(
         self, log_weights: Float[Array, "component"], count: Int[Array, ""]
     ) -> Bool[Array, "component"]:
-        r"""The components that a query trusts: those as learned, or all others.
+        r"""The components that a query trusts.
 
-        Others are trusted where the fractional part of \(n (\sqrt5 - 1) / 2\) is less than their
-        weight, a share of the queries that is as even as can be.
+        All, while those as learned have at least half of the weight. Then the others, where the
+        fractional part of \(n (\sqrt5 - 1) / 2\) is less than their weight, which spreads their
+        queries as evenly as can be, and those as learned where it is not.
 
         Args:
             log_weights: of all components, whose weights sum to 1.
@@ -106,4 +108,5 @@ class Components(NamedTuple):
         """
         learned = self.shared > 0
         others = jnp.sum(jnp.where(learned, 0, jnp.exp(log_weights)))
-        return learned != (jnp.mod(count * _GOLDEN, 1.0) < others)
+        drawn = learned != (jnp.mod(count * _GOLDEN, 1.0) < others)
+        return drawn | (others <= 0.5)

@@ -308,10 +308,10 @@ class AMTSampler(BaseSampler):
         state = self._state(study, trials[-1]) if trials else None
         if state is None or not state.observed or utility.weight <= 0:
             return False
-        remaining = np.zeros((len(state.configs), len(self._steps)), bool)
+        remaining = np.zeros((len(state.configs), len(self._sources.epochs)), bool)
         for index in range(len(state.configs)):
             remaining[index, self._remaining(state.trials.get(index, ()))] = True
-        remaining[: len(self._sources.configs)] &= self._usable[:, None]
+        remaining[: len(self._sources.configs)] &= state.known.usable[:, None]
         sign, failed = self._outcome.sign, set(state.failed)
         scores = [score for at, _, score in state.observed if at not in failed]
         best = max((sign * float(self._outcome.inverse(score)) for score in scores), default=None)

@@ -168,14 +168,18 @@ def test_sources_that_mislead_lose_their_weight(mixture, flipped):
     as_learned = np.exp(posterior.log_weights)[:UNKNOWN_STRENGTH].sum()
     assert (as_learned > 0.99) != flipped
     assert (as_learned < 0.01) == flipped
-    np.testing.assert_array_equal(posterior.trusted, (np.arange(14) >= UNKNOWN_STRENGTH) == flipped)
+    np.testing.assert_array_equal(
+        posterior.trusted, (np.arange(14) >= UNKNOWN_STRENGTH) | (not flipped)
+    )
 
 
 def test_components_are_trusted_for_a_share_of_the_queries_that_is_their_weight():
     components = Components.of(jnp.dtype(float))
-    log_weights = jnp.log(jnp.full(14, 1 / 14))
-    trusted = jax.vmap(lambda count: components.trusted(log_weights, count))(jnp.arange(1000))
-    others = trusted[:, UNKNOWN_STRENGTH]
-    np.testing.assert_allclose(others.mean(), 5 / 14, atol=2e-3)
-    np.testing.assert_array_equal(trusted[:, :9].all(1), ~others)
-    np.testing.assert_array_equal(trusted[:, 9:].all(1), others)
+    trusted = jax.vmap(components.trusted, (None, 0))
+    learned = np.arange(14) < UNKNOWN_STRENGTH
+    even = jnp.log(jnp.full(14, 1 / 14))  # those as learned have 9/14
+    assert trusted(even, jnp.arange(10)).all()
+    doubted = jnp.log(jnp.where(learned, 0.3 / 9, 0.7 / 5))
+    for_others = trusted(doubted, jnp.arange(1000))
+    np.testing.assert_allclose(for_others[:, UNKNOWN_STRENGTH].mean(), 0.7, atol=2e-3)
+    assert (for_others == (for_others[:, -1:] != learned)).all()
