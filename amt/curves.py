@@ -1,6 +1,7 @@
 """Learning curves: scores of configurations on tasks, epoch by epoch."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from ConfigSpace import ConfigurationSpace
 from jaxtyping import Bool, Float, Int
 
-from amt.outcome import Outcome, RobustOutcome
+from amt.outcome import ArcsineOutcome, Outcome, RobustOutcome
 from amt.space import Encoder, check_configs
 
 
@@ -51,7 +52,7 @@ class LearningCurves:
         if (self.scores is None) == (repeats is None):
             raise ValueError("learning curves need either scores or repeats, whose mean they are")
         scores = _array(self.scores) if repeats is None else _mean(repeats)
-        if scores.ndim != 3 or 0 in scores.shape:
+        if scores.ndim != 3 or 0 in scores.shape[1:]:
             raise ValueError(f"scores have shape {scores.shape}, not (task, config, epoch)")
         tasks = tuple(self.tasks)
         if len(set(tasks)) < len(tasks):
@@ -96,6 +97,47 @@ class LearningCurves:
                 value.flags.writeable = False
             object.__setattr__(self, name, value)
 
+    @classmethod
+    def without_tasks(
+        cls,
+        space: ConfigurationSpace,
+        epochs: int | Sequence[int],
+        *,
+        outcome: Outcome | None = None,
+        num_configs: int = 128,
+        seed: int = 0,
+    ) -> "LearningCurves":
+        """What is known before the first task: the search space, and the epochs to train for.
+
+        A tuner of them learns from the target alone.
+
+        Args:
+            epochs: those after which there is a score; a number n for 1 to n.
+            outcome: of the metric, such as `Outcome.fit([0.1, 1, 5], minimise=True)` of the losses
+                that are expected; by default that of an accuracy in [0, 1].
+            num_configs: configurations to start with, the default one of the space first, all
+                others at random.
+
+        Raises:
+            ValueError: epochs or configurations that cannot be.
+        """
+        if num_configs < 1:
+            raise ValueError(f"num_configs must be a whole number from 1, not {num_configs!r}")
+        epochs = np.arange(1, epochs + 1) if isinstance(epochs, int) else np.array(epochs)  # pyright: ignore
+        space = deepcopy(space)
+        space.seed(seed)
+        drawn = space.sample_configuration(num_configs) if num_configs > 1 else []
+        found = dict.fromkeys([space.get_default_configuration(), *drawn])
+        configs = [dict(config) for config in found][:num_configs]
+        return cls(
+            configs=configs,
+            space=space,
+            tasks=(),
+            scores=np.zeros((0, len(configs), len(epochs))),
+            epochs=epochs,
+            outcome=ArcsineOutcome() if outcome is None else outcome,
+        )
+
     @property
     def num_tasks(self) -> int:
         return self.scores.shape[0]
@@ -138,6 +180,8 @@ class LearningCurves:
 
     def unexpected(self, metric: float) -> str | None:
         """The reason why a value can hardly be of the same metric, if there is one."""
+        if isinstance(self.outcome, ArcsineOutcome) and not 0 <= metric <= 1:
+            return f"is {metric:.6g}, where an accuracy is from 0 to 1: is it in their unit?"
         lower, upper = self.expected_range
         if lower <= self.outcome.forward(metric) <= upper:
             return None

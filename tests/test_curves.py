@@ -293,3 +293,21 @@ def test_a_source_by_itself_is_a_task():
     assert curves.split("breast", "wine")[0].tasks == ("breast",)
     with pytest.raises(ValueError, match="sources must be a list of tasks, not 'brest'; there"):
         curves.split("brest", "wine")
+
+
+def test_before_the_first_task_there_are_configurations_and_epochs():
+    space = small_space()
+    curves = LearningCurves.without_tasks(space, 5, num_configs=7, seed=1)
+    assert curves.scores.shape == (0, 7, 5)
+    assert curves.configs[0] == dict(space.get_default_configuration())
+    assert len({tuple(sorted(config.items())) for config in curves.configs}) == 7
+    assert curves.configs == LearningCurves.without_tasks(space, 5, num_configs=7, seed=1).configs
+    assert curves.epochs.tolist() == [1, 2, 3, 4, 5]
+    assert curves.unexpected(1.01) is not None
+    assert curves.unexpected(0.99) is None
+    loss = Outcome.fit(np.array([0.1, 1.0, 5.0]), minimise=True)
+    losses = LearningCurves.without_tasks(space, [1, 3, 9], outcome=loss, num_configs=1)
+    assert losses.unexpected(85.0) is None
+    assert losses.epochs.tolist() == [1, 3, 9]
+    with pytest.raises(ValueError, match="num_configs must be a whole number from 1, not 0"):
+        LearningCurves.without_tasks(space, 5, num_configs=0)

@@ -66,7 +66,7 @@ class Mixture(eqx.Module):
             return posterior.condition(observations, *args, **options)
 
         parts = [jax.vmap(of_member)(group) for group in self.components]
-        mean, variance, _ = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+        mean, variance, *_ = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
         return TargetPosterior(mean, variance, self.log_weights)
 
 

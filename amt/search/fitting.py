@@ -185,7 +185,8 @@ def fit_sources(
             `fit_task_regression`.
 
     Returns:
-        The fit (an `amt.inference.Fitted`), and the grid.
+        The fit (an `amt.inference.Fitted`), and the grid. Without tasks task regression is as it
+        starts.
 
     Raises:
         KeyError: no such model, inference or kernel; the message lists those there are.
@@ -198,6 +199,8 @@ def fit_sources(
     if not Encoder(sources.space).num_features:
         names = ", ".join(sources.space)
         raise ValueError(f"the search space has constants only ({names}): nothing to choose from")
+    if not sources.num_tasks and model != "task_regression":
+        raise ValueError(f"the model {model!r} needs past tasks, and there is none")
     grid = source_grid(as_modelled(sources, model), model, dtype)
     init: Any = MODELS[model].init
     keys = jax.random.split(key, restarts)
@@ -205,6 +208,8 @@ def fit_sources(
     if model == "task_regression":
         if inference is not None or solver is not None:
             raise ValueError("a choice of inference and of a solver has model='multi_task' alone")
+        if not sources.num_tasks:
+            return _nothing_to_fit(starts), grid
         return _fit_regression(starts, grid, **options), grid
     inference = "mle" if inference is None else inference
     method = INFERENCE[inference]
@@ -237,6 +242,12 @@ def unfitted(
         return TaskRegressionFit(start, unknown, unknown, unknown, unknown)
     solver = select_solver(start, CurveGrid.of(sources, dtype)).solver
     return Fit(start, unknown, unknown, unknown, unknown, solver)
+
+
+def _nothing_to_fit(starts: TaskRegression) -> TaskRegressionFit:
+    start = jax.tree.map(lambda leaf: leaf[0], starts)
+    steps = jnp.zeros((1, 0))
+    return TaskRegressionFit(start, steps, steps, jnp.ones(1, bool), jnp.zeros((), int))
 
 
 @partial(quick_jit, optimise=False)

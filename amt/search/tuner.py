@@ -134,7 +134,8 @@ class Tuner:
     (`amt.search.state`), replaced atomically; one process at a time can use it.
 
     Args:
-        sources: past tasks, their curves complete or not.
+        sources: past tasks, their curves complete or not; or what is known before there is one
+            (`LearningCurves.without_tasks`).
         key: for the starting points of the fit and for candidates; a key, or the seed of one.
         model: a name in `amt.search.fitting.MODELS`; by default task regression.
         space: where to look, by default in the sources' space; it can be narrower, not wider.
@@ -340,8 +341,10 @@ class Tuner:
         """How much each past task counts in what is predicted, with intervals.
 
         Raises:
-            ValueError: the model is not task regression.
+            ValueError: the model is not task regression, or there is no past task.
         """
+        if not self._sources.num_tasks:
+            raise ValueError("without past tasks there is no similarity to them")
         mean, deviation = self._scorer.similarity(self._progress())
         log_weights = self.posterior().log_weights
         assert log_weights is not None

@@ -36,7 +36,7 @@ def problem():
 
 
 def test_upper_confidence_bound_is_the_largest_over_the_remaining_epochs(problem):
-    (mean, variance, _), remaining, _ = problem
+    (mean, variance, *_), remaining, _ = problem
     expected = [
         max(
             (mean[c, e] + 0.25 * variance[c, e] ** 0.5 for e in np.flatnonzero(row)),
@@ -48,14 +48,14 @@ def test_upper_confidence_bound_is_the_largest_over_the_remaining_epochs(problem
 
 
 def test_upper_confidence_bound_with_another_beta(problem):
-    (mean, variance, _), _, incumbent = problem
+    (mean, variance, *_), _, incumbent = problem
     every = np.ones((CONFIGS, EPOCHS), bool)
     value = upper_confidence_bound(TargetPosterior(mean, variance), every, incumbent, beta=3.0)
     assert_allclose(value, (mean + 3 * np.sqrt(variance)).max(1), rtol=1e-12)
 
 
 def expected_improvement_by_quadrature(problem):
-    (mean, variance, _), remaining, incumbent = problem
+    (mean, variance, *_), remaining, incumbent = problem
     value = np.full(CONFIGS, -np.inf)
     for c in range(CONFIGS):
         if remaining[c].any():
@@ -74,7 +74,7 @@ def test_expected_improvement_equals_quadrature_at_the_last_remaining_epoch(prob
 
 
 def test_improvement_over_the_remaining_epochs_is_that_of_the_best_by_quadrature(problem):
-    (mean, variance, _), remaining, incumbent = problem
+    (mean, variance, *_), remaining, incumbent = problem
     expected = np.full(CONFIGS, -np.inf)
     for c, e in np.argwhere(remaining):
         density = norm(mean[c, e], variance[c, e] ** 0.5).pdf
@@ -177,7 +177,7 @@ def test_the_quadrature_itself_agrees_with_the_known_expansion():
 
 
 def test_expected_improvement_underflows_to_0(problem):
-    (mean, variance, _), remaining, incumbent = problem
+    (mean, variance, *_), remaining, incumbent = problem
     value = COMPILED["ei"](TargetPosterior(mean - 200, variance), remaining, incumbent)
     assert_array_equal(value, np.where(remaining.any(1), 0, -np.inf))
 
@@ -188,7 +188,7 @@ def test_expected_improvement_underflows_to_0(problem):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", OF_MARGINALS)
 def test_gradients_are_finite_and_those_of_central_differences(problem, name, dtype):
-    (mean, variance, _), remaining, incumbent = problem
+    (mean, variance, *_), remaining, incumbent = problem
     mean = mean.copy()
     # Far below and above the incumbent, and no two alike.
     mean[0], mean[1] = -30 - np.arange(EPOCHS), 30 + np.arange(EPOCHS)
@@ -210,7 +210,7 @@ def test_gradients_are_finite_and_those_of_central_differences(problem, name, dt
 
 @pytest.mark.parametrize("name", OF_MARGINALS)
 def test_float32_agrees_and_jit_and_vmap_change_nothing(problem, name):
-    (mean, variance, _), remaining, incumbent = problem
+    (mean, variance, *_), remaining, incumbent = problem
     alone = COMPILED[name](*problem)
     single = jax.tree.map(lambda a: jnp.asarray(a, "float32"), TargetPosterior(mean, variance))
     in_single = COMPILED[name](single, remaining, jnp.float32(incumbent))
@@ -226,7 +226,7 @@ def test_float32_agrees_and_jit_and_vmap_change_nothing(problem, name):
 
 
 def test_expected_lead_is_over_the_best_of_the_others(problem):
-    (mean, variance, _), remaining, _ = problem
+    (mean, variance, *_), remaining, _ = problem
     at = np.arange(CONFIGS), mean.argmax(1)
     value = np.exp(COMPILED["lead"](*problem))
     for c in range(CONFIGS):

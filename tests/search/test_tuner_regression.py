@@ -147,3 +147,27 @@ def test_the_search_leaves_a_region_that_fails():
     assert crashed[0]
     assert sum(crashed) < 4
     assert tuner.configs[tuner.recommend()]["rate"] <= 0.03
+
+
+def test_without_past_tasks_the_target_alone_is_learned_from(tmp_path):
+    known = amt.LearningCurves.without_tasks(small_space(), EPOCHS, num_configs=CONFIGS)
+    value = np.linspace(0.2, 0.9, CONFIGS)[np.argsort(np.argsort(known.features[:, 0]))]
+    path = tmp_path / "tuner.npz"
+    tuner = amt.Tuner(known, KEY, continuous=False, state=path)
+    for _ in range(20):
+        trial = tuner.ask()
+        if trial.number == 0 and trial.epoch == 3:
+            tuner.fail(trial.number)
+            continue
+        tuner.tell(trial.number, trial.epoch, value[trial.number] - 0.1 / trial.epoch)
+    assert value[tuner.recommend()] > 0.75
+    prediction = tuner.predict()
+    assert ((prediction.lower >= 0) & (prediction.upper <= 1)).all()
+    again = amt.Tuner.resume(path, known)
+    assert again.ask() == tuner.ask()
+    with pytest.raises(ValueError, match="without past tasks there is no similarity"):
+        tuner.similarity()
+    with pytest.raises(ValueError, match="'multi_task' needs past tasks, and there is none"):
+        amt.Tuner(known, KEY, model="multi_task")
+    with pytest.warns(UserWarning, match="is 85, where an accuracy is from 0 to 1"):
+        again.tell(1, 1, 85)

@@ -37,3 +37,16 @@ def test_sources_that_are_not_complete_will_do():
     cells = make_cells(make_splits("made up", curves, kind="leave_one_out", pair=[4, 5], repeat=0))
     result = Experiment(budget=10).run(TUNERS["task_regression"].make(), cells)
     assert np.isfinite(result.trajectory.forecast.log_density).all()
+
+
+def test_without_past_tasks_their_scores_are_not_seen():
+    curves = small_curves(5, num_configs=12, num_epochs=4)
+    results = []
+    for scores in (curves.scores, np.concatenate([curves.scores[3:4] / 2, curves.scores[1:]])):
+        of_scores = dataclasses.replace(curves, scores=scores)
+        splits = make_splits("made up", of_scores, kind="leave_one_out", pair=[4], repeat=0)
+        tuner = TUNERS["task_regression_alone"].make()
+        results.append(Experiment(budget=20).run(tuner, make_cells(splits)).trajectory)
+    np.testing.assert_array_equal(results[0].config, results[1].config)
+    best = curves.scores[4].max(1)
+    assert best[results[0].recommended[0, 0, -1]] > np.quantile(best, 0.8)

@@ -21,6 +21,7 @@ from amt.kernels.config import Matern
 
 SHARED = 1.0  # kappa
 SMOOTH = 0.9  # r
+TYPICAL = 0.9  # score of an accuracy, arcsin(sqrt(0.61)), that is expected of any task
 _LENGTHSCALE = 0.5  # as a share of the root of the number of features
 _COURSE = (0.05, 0.7, 2.0)  # power, share and lengthscale
 

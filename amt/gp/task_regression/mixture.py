@@ -79,7 +79,7 @@ class Components(NamedTuple):
     def of_target_alone(cls, dtype: jnp.dtype) -> "Components":
         """The last of them, where there are no sources."""
         weight = 1 / len(ALONE_SCALES)
-        rows = [(weight, 0, 0, 0, 0, 0, 0, scale**2) for scale in ALONE_SCALES]
+        rows = [(weight, 0, 1, 0, 0, 0, 0, scale**2) for scale in ALONE_SCALES]
         return cls._of_rows(rows, dtype)
 
     @classmethod

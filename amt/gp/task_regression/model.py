@@ -36,7 +36,7 @@ from tinygp.kernels import Kernel
 from amt.curves import LearningCurves
 from amt.gp.grid import CurveGrid
 from amt.gp.noise import SeparableNoise
-from amt.gp.task_regression.alone import alone
+from amt.gp.task_regression.alone import TYPICAL, alone, target_alone
 from amt.gp.task_regression.course import Course
 from amt.gp.task_regression.likelihood import Residual, feature_gram, leave_one_out
 from amt.gp.task_regression.mixture import Components
@@ -44,6 +44,7 @@ from amt.gp.task_regression.surface import Interpolation, Surface
 from amt.gp.task_regression.target import Product, TargetPrior
 from amt.kernels import make_kernel
 from amt.linalg import cholesky, eigh
+from amt.outcome import ArcsineOutcome
 from amt.parameters import parameter
 from amt.precision import require_dtype
 
@@ -96,6 +97,7 @@ class TaskRegression(eqx.Module):
         common: s_b.
         residual, course, itself: standard deviations of h, u and d at the last epoch.
         functions: eigenfunctions of the trend that are kept.
+        typical: expected score of a target where there is no source.
     """
 
     config: Kernel
@@ -111,6 +113,7 @@ class TaskRegression(eqx.Module):
     course: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-1.0, 1.0))
     itself: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-1.5, 1.0))
     functions: int = eqx.field(static=True, default=6)
+    typical: float = eqx.field(static=True, default=0.0)
 
     @classmethod
     def init(
@@ -153,6 +156,7 @@ class TaskRegression(eqx.Module):
             course=deviation(-1.0),
             itself=deviation(-1.5),
             functions=functions,
+            typical=TYPICAL if isinstance(sources.outcome, ArcsineOutcome) else 0.0,
         )
 
     def noise_variance(self, epochs: Float[Array, "epoch"]) -> Float[Array, "epoch"]:
@@ -206,12 +210,16 @@ class TaskRegression(eqx.Module):
         Args:
             sources: number of tasks that the weights are shared among, T.
         """
+        if not tasks:
+            return jnp.zeros((0, 0), dtype)
         own = self.similarity / sources**0.5
         total = jnp.sqrt(jnp.square(own) + tasks * jnp.square(self.common / sources))
-        return own * jnp.eye(tasks, dtype=dtype) + (total - own) / max(tasks, 1)
+        return own * jnp.eye(tasks, dtype=dtype) + (total - own) / tasks
 
     def target_prior(self, grid: CurveGrid) -> TargetPrior:
-        """The prior of a target on the sources' grid, given their curves."""
+        """The prior of a target on the sources' grid, given their curves, if there are any."""
+        if not len(grid.scores):
+            return target_alone(grid.features, grid.epochs, self.typical)
         tasks = CommonScale.of(grid.scores)
         count, size = len(tasks.level), len(grid.features)
         level, scale = jnp.mean(tasks.level), jnp.mean(tasks.scale)
