@@ -123,7 +123,7 @@ class LearningCurves:
         """
         if num_configs < 1:
             raise ValueError(f"num_configs must be a whole number from 1, not {num_configs!r}")
-        epochs = np.arange(1, epochs + 1) if isinstance(epochs, int) else np.array(epochs)  # pyright: ignore
+        every = np.arange(1, epochs + 1) if isinstance(epochs, int) else np.array(epochs)
         space = deepcopy(space)
         space.seed(seed)
         drawn = space.sample_configuration(num_configs) if num_configs > 1 else []
@@ -133,8 +133,8 @@ class LearningCurves:
             configs=configs,
             space=space,
             tasks=(),
-            scores=np.zeros((0, len(configs), len(epochs))),
-            epochs=epochs,
+            scores=np.zeros((0, len(configs), len(every))),
+            epochs=every,
             outcome=ArcsineOutcome() if outcome is None else outcome,
         )
 

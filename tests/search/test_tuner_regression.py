@@ -170,4 +170,4 @@ def test_without_past_tasks_the_target_alone_is_learned_from(tmp_path):
     with pytest.raises(ValueError, match="'multi_task' needs past tasks, and there is none"):
         amt.Tuner(known, KEY, model="multi_task")
     with pytest.warns(UserWarning, match="is 85, where an accuracy is from 0 to 1"):
-        again.tell(1, 1, 85)
+        again.tell(trial.number, EPOCHS, 85)
