@@ -254,7 +254,8 @@ def write_comparison(folders: Sequence[Path], output: Path, reference: str) -> p
         for name, of_tuner in timings["tuners"].items():
             spent = sum(v for k, v in of_tuner["seconds"].items() if k != "compile")
             seconds[name] = seconds.get(name, 0.0) + spent
-            memory[name] = max(memory.get(name, 0.0), of_tuner["memory"])
+            of_run = of_tuner.get("memory", np.nan)  # which earlier results do not have
+            memory[name] = np.fmax(memory.get(name, np.nan), of_run)
             runs[name] = runs.get(name, 0) + timings["cells"] * TUNERS[name].orders
     results: Any = pd.concat(frames, ignore_index=True)
     each = {name: seconds[name] / runs[name] for name in seconds}

@@ -247,7 +247,7 @@ def _timings_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     return {
         "seconds": seconds.to_dict(),
-        "memory": max(record["memory"] for record in records),
+        "memory": max(record.get("memory", np.nan) for record in records),
         "not_converged": diagnostic("converged", lambda values: int((values == 0).sum())),
         "r_hat": diagnostic("r_hat", lambda values: float(values.max())),
         "divergences": diagnostic("divergences", lambda values: int(values.sum())),

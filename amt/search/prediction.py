@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.special import ndtr
 
 from amt.gp.observations import TargetPosterior
-from amt.outcome import Outcome
+from amt.outcome import Outcome, RobustOutcome
 
 NODES = 16  # of Gauss-Hermite quadrature
 HALVINGS = 50  # of the interval that has a quantile
@@ -17,7 +17,7 @@ class MetricPrediction(NamedTuple):
     """Mean and interval of the metric of each configuration after each epoch.
 
     Attributes:
-        mean: expectation.
+        mean: expectation; of losses and other metrics that scores are logarithms of, the median.
         lower, upper: ends of the central interval.
     """
 
@@ -66,12 +66,22 @@ def predict_metric(
 def expected_metric(
     posterior: TargetPosterior, outcome: Outcome
 ) -> Float[np.ndarray, "config epoch"]:
-    """Expectation of the metric of the noise-free score, of a mixture or a single posterior.
+    """The mean of `MetricPrediction` of the noise-free score, of a mixture or a single posterior.
 
     Near the end of a bounded metric it is below what the mean of the score stands for, the more so
     the less is known: a score that may be beyond the end is worth no more than the end.
     """
     return _expectation(*_components(posterior, np.zeros(posterior.mean.shape[-1])), outcome)
+
+
+def probability_above(
+    posterior: TargetPosterior, metric: float, outcome: Outcome
+) -> Float[np.ndarray, "config epoch"]:
+    """Probability that the noise-free score stands for a better metric than the one given."""
+    weights, mean, deviation = _components(posterior, np.zeros(posterior.mean.shape[-1]))
+    least = np.finfo(deviation.dtype).tiny
+    beyond = (mean - np.asarray(outcome.forward(metric))) / np.maximum(deviation, least)
+    return np.tensordot(weights, ndtr(beyond), 1)
 
 
 def _components(
@@ -92,10 +102,15 @@ def _expectation(
     deviation: Float[np.ndarray, "component config epoch"],
     outcome: Outcome,
 ) -> Float[np.ndarray, "config epoch"]:
-    r"""\(\sum_k w_k\, E[g^{-1}(z_k)]\) by quadrature.
+    r"""\(\sum_k w_k\, E[g^{-1}(z_k)]\) by quadrature; the median for a `RobustOutcome` with a tail.
 
-    g is the outcome transform, z_k the normal score of component k.
+    g is the outcome transform, z_k the normal score of component k. The expectation of a metric
+    that grows exponentially, or faster, in the score hangs on what is hardly possible.
     """
+    if isinstance(outcome, RobustOutcome) and not (
+        outcome.softening is None and np.isinf(outcome.knee)
+    ):
+        return outcome.inverse(mixture_quantile(weights, mean, deviation, 0.5))
     nodes, mass = np.polynomial.hermite_e.hermegauss(NODES)
     values = outcome.inverse(mean[..., None] + deviation[..., None] * nodes)
     return np.einsum("k,kcei,i->ce", weights, values, mass / mass.sum())
@@ -109,9 +124,10 @@ def mixture_quantile(
 ) -> Float[np.ndarray, "*value"]:
     """Quantiles of mixtures of normal distributions, by bisection."""
     lower, upper = (mean - 10 * deviation).min(0), (mean + 10 * deviation).max(0)
+    width = np.maximum(deviation, np.finfo(float).tiny)
     for _ in range(HALVINGS):
         middle = (lower + upper) / 2
-        below = np.tensordot(weights, ndtr((middle - mean) / deviation), 1) < share
+        below = np.tensordot(weights, ndtr((middle - mean) / width), 1) < share
         lower, upper = np.where(below, middle, lower), np.where(below, upper, middle)
     return (lower + upper) / 2
 

@@ -12,7 +12,7 @@ class AMTPruner(BasePruner):
 
     A trial that is stopped is lost unless the objective can go on from a checkpoint (`paused_trial`
     and `AMTSampler(resume=True)`). So one that is predicted to become the best of all that were
-    tried is never stopped.
+    tried, with a probability of a tenth at least (`CHANCE`), is never stopped.
 
     Args:
         sampler: that of the study, whose model and acquisition function decide.

@@ -38,10 +38,12 @@ from amt.search.fitting import (
     source_grid,
     source_posterior,
 )
-from amt.search.prediction import expected_metric
+from amt.search.prediction import expected_metric, probability_above
 from amt.search.scoring import Progress, Room, Scorer
 from amt.search.stopping import Utility
 from amt.space import Encoder, comparable
+
+CHANCE = 0.1  # of becoming the best, with which a trial is never stopped
 
 
 class Known(NamedTuple):
@@ -263,7 +265,8 @@ class AMTSampler(BaseSampler):
         after their last one, or where a parameter of the study is not known yet.
 
         Args:
-            keep_best: never if this trial is predicted to become the best of all that were tried.
+            keep_best: never if this trial has a `CHANCE` of becoming the best of all that were
+                tried.
             min_steps: never before so many steps of the trial.
         """
         self._check(study)
@@ -286,7 +289,7 @@ class AMTSampler(BaseSampler):
         own = state.position[state.known.space.key(config)]
         _, values = self._values(state, trial, {}, own)
         others = np.sort(np.delete(values, own))[::-1]
-        if keep_best and self._is_best(state, own):
+        if keep_best and self._may_be_best(state, own):
             return False
         # The best of the others are for the trials that started before and have none yet.
         return state.unplaced < len(others) and bool(others[state.unplaced] > values[own])
@@ -322,14 +325,21 @@ class AMTSampler(BaseSampler):
             gain = self._scorer.gain(progress, remaining, best, budget, utility, self._outcome)
         return gain <= 0
 
-    def _is_best(self, state: StudyState, own: int) -> bool:
-        """Whether a configuration has the best expected metric of those that have trials."""
+    def _may_be_best(self, state: StudyState, own: int) -> bool:
+        """Whether a configuration has a `CHANCE` of a better metric than is expected of all tried.
+
+        At its best epoch, and by the best of what is expected of the others.
+        """
         with precision(self._dtype):
             posterior = self._scorer.posterior(self._progress(state))
-        rows = [own, *(at for at in state.trials if at not in state.failed)]
+        rows = [own, *(at for at in state.trials if at not in {own, *state.failed})]
         expected = expected_metric(posterior.of(rows), self._outcome)
-        best = self._outcome.forward(expected).max(1)
-        return bool(best[0] >= best.max())
+        if len(rows) == 1:
+            return True
+        scores = self._outcome.forward(expected).max(1)
+        best = float(self._outcome.inverse(scores[1:].max()))
+        chance = probability_above(posterior.of([own]), best, self._outcome)
+        return bool(scores[0] >= scores.max() or chance.max() >= CHANCE)
 
     # Trials as observations
 
