@@ -107,7 +107,7 @@ class LearningCurves:
         num_configs: int = 128,
         seed: int = 0,
     ) -> "LearningCurves":
-        """What is known before the first task: the search space, and the epochs to train for.
+        """Learning curves of no task yet: configurations of a search space, and epochs.
 
         A tuner of them learns from the target alone.
 

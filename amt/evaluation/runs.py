@@ -201,7 +201,7 @@ def run_jobs(
 
 
 def difference(job: Job) -> str | None:
-    """What keeps a folder from being the finished results of a job; None if it is them."""
+    """The reason why a folder does not have the finished results of a job; None if it has them."""
     settings, timings = (read_json(job.folder / f"{n}.json") for n in ("settings", "timings"))
     if settings is None or timings is None or not (job.folder / "results.parquet").exists():
         return "is missing" if settings is None else "is not finished"

@@ -33,7 +33,7 @@ class FinalScores(NamedTuple):
     def of_state(
         cls, prior: TargetPrior, state: TargetState, posterior: TargetPosterior
     ) -> "FinalScores":
-        """Those of a target on the grid, given the scores of its state."""
+        """Joint final scores of a target on the grid, given the scores of its state."""
         at = jnp.arange(state.mean.shape[1]), best_epochs(posterior)
         covariance = jnp.tensordot(prior.components.parts, prior.among(*at), 1)
         half = state.rows[:, :, *at]
@@ -49,7 +49,7 @@ class FinalScores(NamedTuple):
         pending: Observations | None = None,
         epochs: Int[Array, "kept"] | None = None,
     ) -> "FinalScores":
-        """Those of a target given all its scores at once, as `TargetPrior.condition` takes them.
+        """Joint final scores of a target, given its scores as `TargetPrior.condition` takes them.
 
         Args:
             prior: all of whose configurations are observable.
@@ -84,7 +84,7 @@ class FinalScores(NamedTuple):
         epoch: Int[Array, "config"],
         covariance: Float[Array, "component config config"],
     ) -> "FinalScores":
-        """Those at epochs given by their position in the posterior and in the prior."""
+        """Joint scores at one epoch of each configuration, by position in posterior and prior."""
         assert posterior.log_weights is not None
         mean = posterior.mean[:, jnp.arange(len(position)), position]
         return cls(mean, covariance, prior.noises()[:, epoch], posterior.log_weights)

@@ -47,7 +47,7 @@ def fit_once(
     dtype: DTypeLike = jnp.float64,
     **options: Any,
 ) -> Any:
-    """What `fit_sources` makes of its arguments, read from a file where there is one of it.
+    """Fit a model to source tasks as `fit_sources` does, or read the fit where it was made before.
 
     The file is named by a digest of the arguments, the learning curves among them, amt's source
     and the version of jaxlib. It is written atomically, under a lock that ends with the process:

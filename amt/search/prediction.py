@@ -74,13 +74,20 @@ def expected_metric(
     return _expectation(*_components(posterior, np.zeros(posterior.mean.shape[-1])), outcome)
 
 
+def best_expected_score(
+    posterior: TargetPosterior, outcome: Outcome
+) -> Float[np.ndarray, "config"]:
+    """The best expected metric of each configuration over all epochs, as a score."""
+    return outcome.forward(expected_metric(posterior, outcome)).max(1)
+
+
 def probability_above(
-    posterior: TargetPosterior, metric: float, outcome: Outcome
+    posterior: TargetPosterior, score: float
 ) -> Float[np.ndarray, "config epoch"]:
-    """Probability that the noise-free score stands for a better metric than the one given."""
+    """Probability that the noise-free score is above the one given."""
     weights, mean, deviation = _components(posterior, np.zeros(posterior.mean.shape[-1]))
     least = np.finfo(deviation.dtype).tiny
-    beyond = (mean - np.asarray(outcome.forward(metric))) / np.maximum(deviation, least)
+    beyond = (mean - score) / np.maximum(deviation, least)
     return np.tensordot(weights, ndtr(beyond), 1)
 
 

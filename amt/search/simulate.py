@@ -197,7 +197,7 @@ def replay(
 
 
 def until_stop(trajectory: Trajectory, utility: int) -> Trajectory:
-    """What a trajectory is for a tuner that stops: no more queries, the last recommendation again.
+    """Cut a trajectory off where its tuner stops; the last recommendation stays.
 
     As a tuner's queries before it stops do not depend on when it does, one trajectory gives those
     of all utilities. After the stop `score` is NaN.

@@ -37,7 +37,7 @@ TAIL = 6.0  # standard deviations up to which it goes
 
 
 class Utility(NamedTuple):
-    """What a user gives for a score: U of the module docstring.
+    """A user's utility of score and cost, U of the module docstring.
 
     ```python
     utility = Utility(weight=2**-5, power=1.0)

@@ -43,7 +43,7 @@ from amt.search.fitting import (
 from amt.search.prediction import (
     MetricPrediction,
     Similarity,
-    expected_metric,
+    best_expected_score,
     predict_metric,
     similarity_of,
 )
@@ -535,8 +535,8 @@ class Tuner:
         if not told or self._settings["model"] != "task_regression":
             told = {*range(len(self.configs))} - excluded
         among = sorted(told)
-        expected = expected_metric(self.posterior().of(among), self.outcome)
-        return among[int(self.outcome.forward(expected).max(1).argmax())]
+        scores = best_expected_score(self.posterior().of(among), self.outcome)
+        return among[int(scores.argmax())]
 
     def _trial(self, number: int, epoch: int) -> Trial:
         return Trial(number, dict(self.configs[number]), epoch, self._state.latest(number))

@@ -18,12 +18,18 @@ from amt.gp.task_regression.course import Course
 from amt.gp.task_regression.mixture import Components
 from amt.gp.task_regression.target import Product, TargetPrior
 from amt.kernels.config import Matern
+from amt.outcome import ArcsineOutcome, Outcome
 
 SHARED = 1.0  # kappa
 SMOOTH = 0.9  # r
-TYPICAL = 0.9  # score of an accuracy, arcsin(sqrt(0.61)), that is expected of any task
+_ACCURACY = 0.9  # score of 0.61, arcsin(sqrt(0.61)), that is expected of any task
 _LENGTHSCALE = 0.5  # as a share of the root of the number of features
 _COURSE = (0.05, 0.7, 2.0)  # power, share and lengthscale
+
+
+def typical_score(outcome: Outcome | None) -> float:
+    """The score that is expected of a task of which nothing is known, by the transform of it."""
+    return _ACCURACY if isinstance(outcome, ArcsineOutcome) else 0.0
 
 
 def kernel(num_features: int, dtype: DTypeLike) -> Kernel:

@@ -36,7 +36,7 @@ from tinygp.kernels import Kernel
 from amt.curves import LearningCurves
 from amt.gp.grid import CurveGrid
 from amt.gp.noise import SeparableNoise
-from amt.gp.task_regression.alone import TYPICAL, alone, target_alone
+from amt.gp.task_regression.alone import alone, target_alone, typical_score
 from amt.gp.task_regression.course import Course
 from amt.gp.task_regression.likelihood import Residual, feature_gram, leave_one_out
 from amt.gp.task_regression.mixture import Components
@@ -44,7 +44,6 @@ from amt.gp.task_regression.surface import Interpolation, Surface
 from amt.gp.task_regression.target import Product, TargetPrior
 from amt.kernels import make_kernel
 from amt.linalg import cholesky, eigh
-from amt.outcome import ArcsineOutcome
 from amt.parameters import parameter
 from amt.precision import require_dtype
 
@@ -156,7 +155,7 @@ class TaskRegression(eqx.Module):
             course=deviation(-1.0),
             itself=deviation(-1.5),
             functions=functions,
-            typical=TYPICAL if isinstance(sources.outcome, ArcsineOutcome) else 0.0,
+            typical=typical_score(sources.outcome),
         )
 
     def noise_variance(self, epochs: Float[Array, "epoch"]) -> Float[Array, "epoch"]:

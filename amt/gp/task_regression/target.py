@@ -60,7 +60,7 @@ class Product(NamedTuple):
     def of(
         cls, config: Float[Array, "config config"], epochs: Float[Array, "epoch epoch"]
     ) -> "Product":
-        """That of configurations which can all have scores."""
+        """A product of covariances whose configurations can all have scores."""
         return cls(config, jnp.diagonal(config), epochs)
 
     def column(self, config: Int[Array, ""], epoch: Int[Array, ""]) -> Float[Array, "config epoch"]:
@@ -104,7 +104,7 @@ class TargetPrior(NamedTuple):
 
     @property
     def direction(self) -> Float[Array, "config epoch"]:
-        """What the mean curves of configurations differ by from that of all, delta."""
+        """Difference delta of the sources' mean curve of each configuration from that of all."""
         return self.mean - self.typical
 
     def means(self) -> Float[Array, "component config epoch"]:

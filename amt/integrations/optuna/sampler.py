@@ -38,7 +38,7 @@ from amt.search.fitting import (
     source_grid,
     source_posterior,
 )
-from amt.search.prediction import expected_metric, probability_above
+from amt.search.prediction import best_expected_score, probability_above
 from amt.search.scoring import Progress, Room, Scorer
 from amt.search.stopping import Utility
 from amt.space import Encoder, comparable
@@ -330,16 +330,14 @@ class AMTSampler(BaseSampler):
 
         At its best epoch, and by the best of what is expected of the others.
         """
-        with precision(self._dtype):
-            posterior = self._scorer.posterior(self._progress(state))
         rows = [own, *(at for at in state.trials if at not in {own, *state.failed})]
-        expected = expected_metric(posterior.of(rows), self._outcome)
         if len(rows) == 1:
             return True
-        scores = self._outcome.forward(expected).max(1)
-        best = float(self._outcome.inverse(scores[1:].max()))
-        chance = probability_above(posterior.of([own]), best, self._outcome)
-        return bool(scores[0] >= scores.max() or chance.max() >= CHANCE)
+        with precision(self._dtype):
+            posterior = self._scorer.posterior(self._progress(state))
+        mine, *others = best_expected_score(posterior.of(rows), self._outcome)
+        chance = probability_above(posterior.of([own]), max(others)).max()
+        return bool(mine >= max(others) or chance >= CHANCE)
 
     # Trials as observations
 

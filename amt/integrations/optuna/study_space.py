@@ -27,7 +27,7 @@ from amt.space import choices_of, comparable, own_value, plain
 
 
 class StudySpace:
-    """What the trials of a study suggest of a search space, in the distributions that they use.
+    """The part of a search space that a study searches, in the distributions of its trials.
 
     Choices, ranges and scales can differ from those of the search space (`nearest`), and parameters
     of it can be missing. When a parameter is active follows from the search space.
@@ -44,7 +44,7 @@ class StudySpace:
     def of_trials(
         cls, space: ConfigurationSpace, names: Iterable[str], trials: Iterable[FrozenTrial]
     ) -> "StudySpace":
-        """That of a study's trials; before one has a parameter, it is as `space` has it.
+        """The space of a study's trials; a parameter that none has yet is as `space` has it.
 
         A parameter is as its last trial has it. One of `names` that is not conditional, and that no
         trial had when it ended, is not suggested by the study.

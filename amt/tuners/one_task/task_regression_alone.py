@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from amt.gp.task_regression.alone import TYPICAL, target_alone
+from amt.gp.task_regression.alone import target_alone, typical_score
 from amt.outcome import ArcsineOutcome
 from amt.search.fitting import stack
 from amt.tuners.record import HostProblem, Prepared, Pure, Record, RunStage
@@ -25,14 +25,14 @@ def prepare(
     """Make the prior of each problem, in which no score of a source is."""
     del stage
     accuracies = all(problem.sources.within_unit for problem in problems)
+    outcome = ArcsineOutcome() if accuracies else None
     learned = []
     for problem, key in zip(problems, keys, strict=True):
         curves = problem.sources
         features = jnp.asarray(curves.features, dtype)
         epochs = jnp.asarray(curves.epochs / curves.epochs[-1], dtype)
-        prior = target_alone(features, epochs, TYPICAL if accuracies else 0.0)
+        prior = target_alone(features, epochs, typical_score(outcome))
         first = 1e-6 * jax.random.normal(key, (len(features), 1), dtype)  # of equals
-        outcome = ArcsineOutcome() if accuracies else None
         learned.append(Learned(prior._replace(mean=prior.mean + first), outcome, problem.budget))
     return Prepared(stack(learned), [{}] * len(problems))
 
