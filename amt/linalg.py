@@ -24,6 +24,10 @@ def _one_at_a_time_on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @single.def_vmap
     def _(size, batched, *args):
+        if size == 1:
+            args = (a[0] if b else a for a, b in zip(args, batched, strict=True))
+            out = jax.tree.map(lambda leaf: leaf[None], single(*args))
+            return out, jax.tree.map(lambda _: True, out)
         batch = tuple(
             a if b else jnp.broadcast_to(a, (size, *a.shape))
             for a, b in zip(args, batched, strict=True)

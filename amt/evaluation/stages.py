@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from amt.compilation import compiler_options
+from amt.compilation import compiler_options, quick_vmap
 
 
 class Run(NamedTuple):
@@ -63,7 +63,7 @@ class Stage:
         start = perf_counter()
         if key not in self._compiled:
             function = jax.shard_map(
-                jax.vmap(partial(self._function, **static)),
+                quick_vmap(partial(self._function, **static)),
                 mesh=mesh,
                 in_specs=by_cell,
                 out_specs=by_cell,

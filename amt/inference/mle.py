@@ -9,8 +9,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from amt.compilation import quick_vmap
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP, select_solver
 from amt.gp.posterior import AbstractSourcePosterior
@@ -158,9 +160,11 @@ def maximize(
 
     def from_start(start: Any):
         free, constrain = unconstrain(start)
+        # As one vector: an update for each array of its own makes a large program.
+        free, arrays = ravel_pytree(free)
 
-        def loss(free: tuple[Array, ...]) -> Float[Array, ""]:
-            return -log_density(constrain(free)) / size
+        def loss(free: Float[Array, "parameter"]) -> Float[Array, ""]:
+            return -log_density(constrain(arrays(free))) / size
 
         if optimizer == "adam":
             schedule = optax.warmup_cosine_decay_schedule(
@@ -184,20 +188,20 @@ def maximize(
                 gradient, state, free, value=value, grad=gradient, value_fn=loss
             )
             improved = jnp.isfinite(value) & (value < best_value)
-            best_free = jax.tree.map(lambda b, f: jnp.where(improved, f, b), best_free, free)
+            best_free = jnp.where(improved, free, best_free)
             best_value = jnp.where(improved, value, best_value)
             free = optax.apply_updates(free, updates)
-            return (free, state, best_free, best_value), (value, optax.tree.norm(gradient))
+            return (free, state, best_free, best_value), (value, jnp.linalg.norm(gradient))
 
-        infinity = jnp.asarray(jnp.inf, jnp.result_type(*free))
+        infinity = jnp.asarray(jnp.inf, free.dtype)
         start_carry: Any = free, transformation.init(free), free, infinity
         carry, (values, norms) = jax.lax.scan(step, start_carry, length=steps)
         _, _, best_free, best_value = carry
         gain = values[max(steps - 1 - max(steps // 10, 1), 0)] - best_value
         converged = jnp.isfinite(gain) & (gain < 1e-3)
-        return constrain(best_free), best_value, -size * values, norms, converged
+        return constrain(arrays(best_free)), best_value, -size * values, norms, converged
 
-    models, values, densities, norms, converged = jax.vmap(from_start)(starts)
+    models, values, densities, norms, converged = quick_vmap(from_start)(starts)
     best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
     model = jax.tree.map(lambda leaf: leaf[best], models)
     return Maximum(model, densities, norms, converged, best)

@@ -26,6 +26,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from numpyro.distributions import Normal
 
 from amt.parameters import learned
 
@@ -41,4 +42,17 @@ def log_prior(model: Any) -> Float[Array, ""]:
     Raises:
         ValueError: a parameter is declared to have no prior.
     """
-    return jnp.asarray(sum(jnp.sum(leaf.prior.log_prob(leaf.free)) for leaf in learned(model)))
+    pairs = [(leaf.prior, leaf.free) for leaf in learned(model)]
+    normal = [pair for pair in pairs if type(pair[0]) is Normal]
+    others = [jnp.sum(prior.log_prob(free)) for prior, free in pairs if type(prior) is not Normal]
+    total = jnp.asarray(sum(others))
+    if normal:  # as one distribution: one for each leaf makes a large program
+        values = jnp.concatenate([free.ravel() for _, free in normal])
+        means, deviations = (
+            jnp.concatenate(
+                [jnp.full(free.shape, getattr(p, name), free.dtype).ravel() for p, free in normal]
+            )
+            for name in ("loc", "scale")
+        )
+        total += jnp.sum(Normal(means, deviations).log_prob(values))
+    return total

@@ -73,7 +73,7 @@ def fit_svi(
     start = init_to_value(values=start_sites(*args))
     approximation = guide(hierarchical_model, init_loc_fn=start)
     optimizer = numpyro.optim.optax_to_numpyro(
-        optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+        optax.flatten(optax.adam(optax.cosine_decay_schedule(learning_rate, steps)))
     )
     svi = SVI(hierarchical_model, approximation, optimizer, InOrderELBO())
     start_key, sample_key, mean_key = jax.random.split(key, 3)

@@ -45,7 +45,8 @@ def train(
     learning_rate: float,
 ) -> Any:
     """The model after steps of Adam on a loss that may draw from a key."""
-    optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(learning_rate))
+    chain = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(learning_rate))
+    optimizer = optax.flatten(chain)
     arrays, static = eqx.partition(model, eqx.is_inexact_array)
 
     def of_arrays(arrays: Any, key: PRNGKeyArray) -> Float[Array, ""]:

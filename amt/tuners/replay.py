@@ -5,10 +5,10 @@ from concurrent.futures import Executor
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from amt.compilation import quick_vmap
 from amt.memory import PeakMemory
 from amt.search.simulate import Trajectory, replay
 from amt.tuners.record import Host, HostProblem, HostTuner
@@ -28,7 +28,7 @@ def replay_pure(
     def from_key(key: PRNGKeyArray) -> Trajectory:
         return replay(init(key, problem), step, target, budget=budget)
 
-    return jax.vmap(from_key)(keys)
+    return quick_vmap(from_key)(keys)
 
 
 def replay_host(

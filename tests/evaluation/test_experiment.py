@@ -123,14 +123,17 @@ def test_every_way_of_inference_runs_the_loop(experiment, together, inference, o
         SETTINGS, config="matern", inference=inference, inference_options=options
     )
     loops = STAGES[-1].compilations
-    result = experiment.run(amt(settings), CELLS[:2])
+    cells = CELLS[:2]
+    if inference in ("nuts", "svi"):  # of many programs those that take longest to compile
+        cells, experiment = CELLS[:1], Experiment(budget=BUDGET, chunk=1)
+    result = experiment.run(amt(settings), cells)
     if inference == "map":  # a loop does not depend on the kernel of configurations
         assert STAGES[-1].compilations == loops
     tuned = result.trajectory
     assert np.isfinite(tuned.score).all()
     assert tuned.forecast is not None
     assert np.isfinite(tuned.forecast.log_density).all()
-    assert [set(of_cell) for of_cell in result.diagnostics] == [reported] * 2
+    assert [set(of_cell) for of_cell in result.diagnostics] == [reported] * len(cells)
     assert all(np.isfinite(v) for of_cell in result.diagnostics for v in of_cell.values())
 
 

@@ -25,7 +25,7 @@ from amt.tuners.deep import Network
 from amt.tuners.record import Problem, Pure, Record
 
 MEMBERS, WIDTH, STEPS = 5, 32, 10
-OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.005))
+OPTIMIZER = optax.flatten(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.005)))
 
 
 class State(eqx.Module):

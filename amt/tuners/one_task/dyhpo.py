@@ -27,7 +27,7 @@ from amt.tuners.deep import Network, negative_log_likelihood
 from amt.tuners.record import Problem, Pure, Record
 
 WIDTH, FILTERS, STEPS = 16, 4, 3
-OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.01))
+OPTIMIZER = optax.flatten(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.01)))
 
 
 class CurveKernel(eqx.Module):
