@@ -1,4 +1,4 @@
-"""The cache of compiled programs: what one process leaves there, the next one reads."""
+"""Programs that take less time to compile, and their cache, which the next process reads."""
 
 import json
 import os
@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
-from amt.compilation import MIN_COMPILE_SECONDS, use_compilation_cache
+from amt.compilation import MIN_COMPILE_SECONDS, quick_vmap, use_compilation_cache
 
 FOLDER, SECONDS = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
 PROGRAM = """
@@ -105,3 +106,17 @@ def test_what_the_user_has_set_in_jax_stays(nothing_set, monkeypatch, users):
     assert use_compilation_cache() == (Path(users) if users else None)
     assert getattr(jax.config, FOLDER) == users
     assert getattr(jax.config, SECONDS) == 1.0
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_batch_of_one_is_its_entry_along_an_axis(size):
+    seen = []
+
+    def function(x, key):
+        seen.append(type(x).__name__)
+        return {"y": 2 * x.sum(), "z": jax.random.normal(key, (3,))}
+
+    args = np.arange(2.0 * size).reshape(size, 2), jax.random.split(jax.random.key(0), size)
+    found, expected = quick_vmap(function)(*args), jax.vmap(function)(*args)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert (seen[0] == seen[1]) == (size > 1)

@@ -43,7 +43,7 @@ PAIRS = {
         lambda a, b: cho_solve((jnp.linalg.cholesky(definite(a)), True), b),
     ),
 }
-BATCHES = {"single": (), "nested": (2, 3)}
+BATCHES = {"single": (), "of one": (1,), "nested": (2, 3)}
 AXES = {"both": (0, 0), "factor": (0, None), "right": (None, 0)}
 
 

@@ -92,6 +92,7 @@ def source_grid(curves: LearningCurves, model: str, dtype: DTypeLike = jnp.float
     )
 
 
+@jax.jit
 def stack(models: Sequence[Model]) -> Model:
     """Put models of the same structure along a leading axis; for `fit_mle` and `jax.vmap`."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
