@@ -43,7 +43,9 @@ def find_mode(
     magnitude of its eigenvalues, at least 0.01, stands for them.
     """
     value_and_grad = jax.value_and_grad(potential)
-    optimizer = optax.lbfgs()
+    # Backtracking has the potential in fewer places than the zoom line search.
+    search = optax.scale_by_backtracking_linesearch(20, store_grad=True)
+    optimizer = optax.lbfgs(linesearch=search)
     from_state = optax.value_and_grad_from_state(potential)
 
     def descend(carry, _):
@@ -57,22 +59,26 @@ def find_mode(
     (free, _), _ = jax.lax.scan(descend, (start, optimizer.init(start)), length=steps)
     free = jnp.where(jnp.isfinite(free).all(), free, start)
 
-    identity = jnp.eye(len(start), dtype=start.dtype)
+    size = len(start)
     width = jnp.finfo(start.dtype).eps ** 0.25
+    apart = width * jnp.eye(size, dtype=start.dtype)
+    around = jnp.concatenate([jnp.zeros_like(start)[None], apart, -apart])
 
-    def curvature(free):
-        slope = lambda direction: jax.grad(potential)(free + width * direction)  # noqa: E731
-        both = jax.lax.map(slope, jnp.concatenate([identity, -identity]))
-        hessian = (both[: len(free)] - both[len(free) :]) / (2 * width)
-        values, vectors = eigh((hessian + hessian.T) / 2)
-        return values, vectors / jnp.sqrt(jnp.maximum(jnp.abs(values), 0.01))
+    # Whether a step is an improvement is found where the next one starts, so that the potential is
+    # in one place of the program.
+    def improve(best, _):
+        value, mode, proposal = best
+        values, gradients = jax.lax.map(value_and_grad, proposal + around)
+        hessian = (gradients[1 : size + 1] - gradients[size + 1 :]) / (2 * width)
+        curvature, vectors = eigh((hessian + hessian.T) / 2)
+        root = vectors / jnp.sqrt(jnp.maximum(jnp.abs(curvature), 0.01))
+        better = (values[0] < value) | jnp.isinf(value)
+        found = values[0], Mode(proposal, root, root.T @ gradients[0], curvature)
+        keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
+        value, mode = jax.tree.map(keep, found, (value, mode))
+        return (value, mode, mode.location - mode.root @ mode.gradient), None
 
-    def improve(free, stay):
-        value, gradient = value_and_grad(free)
-        values, root = curvature(free)
-        proposal = free - root @ (root.T @ gradient)
-        move = (potential(proposal) < value) & ~stay
-        return jnp.where(move, proposal, free), Mode(free, root, root.T @ gradient, values)
-
-    _, modes = jax.lax.scan(improve, free, jnp.arange(newton + 1) == newton)
-    return jax.tree.map(lambda x: x[-1], modes)
+    unknown = Mode(free, jnp.zeros_like(apart), jnp.zeros_like(free), jnp.zeros_like(free))
+    infinity = jnp.asarray(jnp.inf, start.dtype)
+    (_, mode, _), _ = jax.lax.scan(improve, (infinity, unknown, free), length=newton + 1)
+    return mode
