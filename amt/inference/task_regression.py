@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from amt.gp.grid import CurveGrid
@@ -40,6 +41,7 @@ def fit_task_regression(
     optimizer: Optimizer = "adam",
     steps: int = 100,
     learning_rate: float = 0.1,
+    mesh: Mesh | None = None,
 ) -> TaskRegressionFit:
     """Maximise the log density of every source given the others, and the log prior.
 
@@ -52,6 +54,8 @@ def fit_task_regression(
         epochs: number of epochs that are looked at, spread evenly on a logarithmic axis: neighbours
             say nearly the same, and late ones would outweigh the few early ones that a tuner sees.
         optimizer, steps, learning_rate: as of `amt.inference.mle.fit_mle`.
+        mesh: devices that the tasks are spread over, under `jax.jit`, any number of tasks, such as
+            `jax.make_mesh((4,), ("task",))`; by default one device computes all.
     """
     some = thinned(len(grid.epochs), epochs)
     best = jnp.max(CommonScale.of(grid.scores).curves, 2)
@@ -60,7 +64,7 @@ def fit_task_regression(
 
     def log_posterior(model: TaskRegression):
         surface = model.surface.log_likelihood(best, grid.features)
-        return jnp.sum(known * (model.log_likelihood(grid) + surface)) + log_prior(model)
+        return jnp.sum(known * (model.log_likelihood(grid, mesh) + surface)) + log_prior(model)
 
     found = maximize(
         log_posterior,
