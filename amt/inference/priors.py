@@ -22,15 +22,38 @@ factor of 360). Against the thousands of scores of a grid they decide only what 
 lengthscale that is longer than the data, U of the AT2 task kernel when all tasks are complete.
 """
 
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from numpyro.distributions import Distribution, Normal
 
-from amt.parameters import learned
+from amt.files import read_json
+from amt.parameters import Learned, learned
+
+Priors = Literal["declared", "learned"]
+"""Those that stand where fields are declared, or those learned from databases where there are."""
+
+LEARNED = Path(__file__).parent / "learned_priors.json"
+"""The priors learned from databases, with their origin: `scripts/learn_priors.py` writes it."""
 
 
-def log_prior(model: Any) -> Float[Array, ""]:
+@cache
+def learned_priors() -> dict[tuple[str, str], Distribution]:
+    """Priors of unconstrained values of task regression by name and declaration of a leaf.
+
+    They come from fits to HyperRec and the bundled database; `LEARNED` has the numbers and all
+    that they were made of.
+    """
+    return {
+        (name, entry["declared"]): Normal(entry["mean"], entry["deviation"])
+        for name, entry in read_json(LEARNED)["priors"].items()
+    }
+
+
+def log_prior(model: Any, priors: Priors = "declared") -> Float[Array, ""]:
     r"""Log prior density of what `model` learns, on the unconstrained values.
 
     For a positive \(\theta\) this is the density of \(\log \theta\), as an optimiser or sampler
@@ -38,7 +61,16 @@ def log_prior(model: Any) -> Float[Array, ""]:
     of a log-normal prior is then its median, and a maximum a posteriori does not depend on whether
     a scale is written as a variance or as a standard deviation.
 
+    Args:
+        priors: "learned" for those of `learned_priors` where a leaf has one.
+
     Raises:
         ValueError: a parameter is declared to have no prior.
     """
-    return jnp.asarray(sum(jnp.sum(leaf.prior.log_prob(leaf.free)) for leaf in learned(model)))
+    known = learned_priors() if priors == "learned" else {}
+
+    def of_leaf(leaf: Learned) -> Float[Array, ""]:
+        prior = known.get((leaf.name, leaf.declared), leaf.prior)
+        return jnp.sum(prior.log_prob(leaf.free))
+
+    return jnp.asarray(sum(map(of_leaf, learned(model))))

@@ -45,7 +45,7 @@ Source: Rasmussen and Williams (2006), appendix A.3, for the matrix inversion le
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +117,6 @@ def _spread(array: Float[Array, "row ..."], mesh: Mesh) -> Float[Array, "padded 
     return _placed(padded, mesh, PartitionSpec(mesh.axis_names))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def feature_gram(
     residual: Residual, features: Float[Array, "row config epoch"], mesh: Mesh | None = None
 ) -> tuple[Float[Array, "row row"], Float[Array, ""]]:
@@ -128,8 +127,13 @@ def feature_gram(
     Args:
         mesh: devices that the rows are spread over, any number of rows; by default one.
     """
-    _, gram, log_det = _Projected.of(residual, features, mesh)
-    return gram, log_det
+    found: Any = _differentiable_gram(residual, features, mesh)
+    return found
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _differentiable_gram(residual, features, mesh):
+    return _Projected.of(residual, features, mesh)[1:]
 
 
 def _gram_forward(residual, features, mesh):
@@ -168,7 +172,7 @@ def _gram_backward(mesh, projected, cotangent):
     return gradient, 2 * (config.vectors @ values[:rows]) @ back.T
 
 
-feature_gram.defvjp(_gram_forward, _gram_backward)
+_differentiable_gram.defvjp(_gram_forward, _gram_backward)
 
 
 def leave_one_out(
