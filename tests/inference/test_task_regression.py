@@ -13,7 +13,7 @@ from amt.search.fitting import stack
 from tests.problems import small_curves
 
 
-@pytest.mark.parametrize(("optimizer", "priors"), [("adam", "declared"), ("lbfgs", "learned")])
+@pytest.mark.parametrize(("optimizer", "priors"), [("adam", "learned"), ("lbfgs", "declared")])
 def test_the_model_found_has_the_largest_density_that_was_seen(optimizer, priors):
     curves = small_curves(num_epochs=8)
     grid = CurveGrid.of(curves)
