@@ -22,16 +22,38 @@ factor of 360). Against the thousands of scores of a grid they decide only what 
 lengthscale that is longer than the data, U of the AT2 task kernel when all tasks are complete.
 """
 
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from numpyro.distributions import Normal
+from numpyro.distributions import Distribution, Normal
 
-from amt.parameters import learned
+from amt.files import read_json
+from amt.parameters import Learned, learned
+
+Priors = Literal["declared", "learned"]
+"""Those that stand where fields are declared, or those learned from databases where there are."""
+
+LEARNED = Path(__file__).parent / "learned_priors.json"
+"""The priors learned from databases, with their origin: `scripts/learn_priors.py` writes it."""
 
 
-def log_prior(model: Any) -> Float[Array, ""]:
+@cache
+def learned_priors() -> dict[tuple[str, str], Distribution]:
+    """Priors of unconstrained values of task regression by name and declaration of a leaf.
+
+    They come from fits to HyperRec and the bundled database; `LEARNED` has the numbers and all
+    that they were made of.
+    """
+    return {
+        (name, entry["declared"]): Normal(entry["mean"], entry["deviation"])
+        for name, entry in read_json(LEARNED)["priors"].items()
+    }
+
+
+def log_prior(model: Any, priors: Priors = "declared") -> Float[Array, ""]:
     r"""Log prior density of what `model` learns, on the unconstrained values.
 
     For a positive \(\theta\) this is the density of \(\log \theta\), as an optimiser or sampler
@@ -39,20 +61,32 @@ def log_prior(model: Any) -> Float[Array, ""]:
     of a log-normal prior is then its median, and a maximum a posteriori does not depend on whether
     a scale is written as a variance or as a standard deviation.
 
+    Args:
+        priors: "learned" for those of `learned_priors` where a leaf has one.
+
     Raises:
         ValueError: a parameter is declared to have no prior.
     """
-    pairs = [(leaf.prior, leaf.free) for leaf in learned(model)]
-    normal = [pair for pair in pairs if type(pair[0]) is Normal]
+    known = learned_priors() if priors == "learned" else {}
+
+    def prior_of(leaf: Learned) -> Distribution:
+        return known.get((leaf.name, leaf.declared)) or leaf.prior
+
+    pairs = [(prior_of(leaf), leaf.free) for leaf in learned(model)]
+    normal = [(prior, free) for prior, free in pairs if type(prior) is Normal]
     others = [jnp.sum(prior.log_prob(free)) for prior, free in pairs if type(prior) is not Normal]
     total = jnp.asarray(sum(others))
     if normal:  # as one distribution: one for each leaf makes a large program
-        values = jnp.concatenate([free.ravel() for _, free in normal])
-        means, deviations = (
-            jnp.concatenate(
-                [jnp.full(free.shape, getattr(p, name), free.dtype).ravel() for p, free in normal]
-            )
-            for name in ("loc", "scale")
+
+        def together(values: list[Array]) -> Array:
+            shaped = [
+                jnp.full(free.shape, x, free.dtype)
+                for x, (_, free) in zip(values, normal, strict=True)
+            ]
+            return jnp.concatenate([x.ravel() for x in shaped])
+
+        prior = Normal(
+            *(together([getattr(p, name) for p, _ in normal]) for name in ("loc", "scale"))
         )
-        total += jnp.sum(Normal(means, deviations).log_prob(values))
+        total += jnp.sum(prior.log_prob(together([free for _, free in normal])))
     return total

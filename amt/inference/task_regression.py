@@ -4,13 +4,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from amt.gp.grid import CurveGrid
 from amt.gp.task_regression.model import CommonScale, TaskRegression
 from amt.gp.task_regression.posterior import TaskRegressionPosterior
 from amt.inference.mle import Optimizer, maximize
-from amt.inference.priors import log_prior
+from amt.inference.priors import Priors, log_prior
 
 
 class TaskRegressionFit(NamedTuple):
@@ -40,6 +41,8 @@ def fit_task_regression(
     optimizer: Optimizer = "adam",
     steps: int = 100,
     learning_rate: float = 0.1,
+    priors: Priors = "declared",
+    mesh: Mesh | None = None,
 ) -> TaskRegressionFit:
     """Maximise the log density of every source given the others, and the log prior.
 
@@ -52,6 +55,9 @@ def fit_task_regression(
         epochs: number of epochs that are looked at, spread evenly on a logarithmic axis: neighbours
             say nearly the same, and late ones would outweigh the few early ones that a tuner sees.
         optimizer, steps, learning_rate: as of `amt.inference.mle.fit_mle`.
+        priors: of the model's parameters.
+        mesh: devices that the tasks are spread over, under `jax.jit`, any number of tasks, such as
+            `jax.make_mesh((4,), ("task",))`; by default one device computes all.
     """
     some = thinned(len(grid.epochs), epochs)
     best = jnp.max(CommonScale.of(grid.scores).curves, 2)
@@ -60,7 +66,8 @@ def fit_task_regression(
 
     def log_posterior(model: TaskRegression):
         surface = model.surface.log_likelihood(best, grid.features)
-        return jnp.sum(known * (model.log_likelihood(grid) + surface)) + log_prior(model)
+        densities = model.log_likelihood(grid, mesh) + surface
+        return jnp.sum(known * densities) + log_prior(model, priors)
 
     found = maximize(
         log_posterior,

@@ -646,5 +646,6 @@ def _require_live(options: Mapping[str, Any]) -> None:
     name = options.get("inference")
     if name in INFERENCE and not INFERENCE[name].live:
         raise ValueError(f"{name}: give what fit_sources made of it as `fit`")
-    if "solver" in options:
-        raise ValueError("a solver of your own: give what fit_sources made with it as `fit`")
+    for own in ("solver", "mesh"):
+        if own in options:
+            raise ValueError(f"a {own} of your own: give what fit_sources made with it as `fit`")

@@ -10,8 +10,10 @@ from numpy.testing import assert_allclose
 from numpyro.distributions import constraints
 from tinygp.kernels import Kernel
 
+from amt.files import read_json
 from amt.gp.model import MultiTaskGP
-from amt.inference.priors import log_prior
+from amt.gp.task_regression.model import TaskRegression
+from amt.inference.priors import LEARNED, learned_priors, log_prior
 from amt.kernels import KERNELS
 from amt.kernels.task.scaled import ScaledTask
 from amt.parameters import learned, parameter, unconstrain
@@ -178,3 +180,20 @@ def test_priors_in_units_of_the_data_follow_its_unit():
         kernel = MultiTaskGP.init(scaled, jax.random.key(0)).task
         location.append({leaf.name: leaf.prior.mean for leaf in learned(kernel)}["lengthscale"])
     assert_allclose(location[1] - location[0], np.log(100))
+
+
+def test_learned_priors_are_those_of_the_file_where_a_parameter_has_one():
+    model = TaskRegression.init(small_curves(), jax.random.key(0), config="deep_rbf")
+    entries, wanted = read_json(LEARNED)["priors"], 0.0
+    for leaf in learned(model):
+        prior = leaf.prior
+        if not leaf.name.startswith(("config.", "surface.kernel.")):  # the file's are of Matern
+            prior = dist.Normal(entries[leaf.name]["mean"], entries[leaf.name]["deviation"])
+        wanted += prior.log_prob(leaf.free).sum()
+    assert_allclose(log_prior(model, "learned"), wanted)
+    assert abs(wanted - log_prior(model)) > 1
+
+
+def test_every_parameter_of_task_regression_has_a_learned_prior():
+    for leaf in learned(TaskRegression.init(small_curves(), jax.random.key(0))):
+        assert (leaf.name, leaf.declared) in learned_priors()

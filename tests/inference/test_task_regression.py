@@ -13,20 +13,22 @@ from amt.search.fitting import stack
 from tests.problems import small_curves
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
-def test_the_model_found_has_the_largest_density_that_was_seen(optimizer):
+@pytest.mark.parametrize(("optimizer", "priors"), [("adam", "learned"), ("lbfgs", "declared")])
+def test_the_model_found_has_the_largest_density_that_was_seen(optimizer, priors):
     curves = small_curves(num_epochs=8)
     grid = CurveGrid.of(curves)
     start = TaskRegression.init(curves, jax.random.key(0))
 
     @eqx.filter_jit
     def fit():
-        found = fit_task_regression(stack([start]), grid, epochs=5, optimizer=optimizer, steps=20)
+        options = {"optimizer": optimizer, "steps": 20, "priors": priors}
+        found = fit_task_regression(stack([start]), grid, epochs=5, **options)
         some = thinned(8, 5)
         part = CurveGrid(grid.scores[:, :, some], grid.features, grid.epochs[some])
         best = CommonScale.of(grid.scores).curves.max(2)
         surface = found.model.surface.log_likelihood(best, grid.features).sum()
-        return found, found.model.log_likelihood(part).sum() + surface + log_prior(found.model)
+        density = found.model.log_likelihood(part).sum() + surface
+        return found, density + log_prior(found.model, priors)
 
     found, density = fit()
     np.testing.assert_allclose(density, found.log_density.max(), rtol=1e-8)

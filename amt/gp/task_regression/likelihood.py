@@ -33,14 +33,23 @@ The derivative of G does not go through `eigh`. It is closed form: with the cota
 
 rotated back, plus the diagonal terms of the log-determinant.
 
+Over devices the rows of F are spread, those of the tasks among them (`jax.sharding`). A device
+projects its own rows, \(P_i\) and \(A_i\), and computes their rows of G, for which it needs the
+P of all others: each task is a regressor of every other one, so that P is gathered once, and A,
+that of the task whose likelihood it is, stays where it is. Backward, \(V_i\) needs all of A in
+the same way, and \(\bar K_C\), \(\bar K_E\) and \(\bar B\) are sums over rows. The
+decompositions, and what is of the size of G, are computed by every device.
+
 Source: Rasmussen and Williams (2006), appendix A.3, for the matrix inversion lemma.
 """
 
 import math
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from amt.gp.spectral import Eigen
@@ -72,9 +81,12 @@ class _Projected(NamedTuple):
 
     @classmethod
     def of(
-        cls, residual: Residual, features: Float[Array, "row config epoch"]
+        cls, residual: Residual, features: Float[Array, "row config epoch"], mesh: Mesh | None
     ) -> tuple["_Projected", Float[Array, "row row"], Float[Array, ""]]:
         """Project, and return G and the log-determinant too."""
+        rows = len(features)
+        if mesh is not None:
+            features = _spread(features, mesh)
         root = cholesky(residual.own)
         whitened = solve_lower(root, solve_lower(root, residual.fidelity).T)
         config, fidelity = Eigen.of(residual.config), Eigen.of((whitened + whitened.T) / 2)
@@ -85,31 +97,59 @@ class _Projected(NamedTuple):
         gram = jnp.tensordot(alpha, rotated, ((1, 2), (1, 2)))
         log_det = 2 * len(config.values) * jnp.sum(jnp.log(jnp.diagonal(root)))
         log_det += jnp.sum(jnp.log(spectrum))
-        return cls(root, config, fidelity, back, spectrum, alpha), gram, log_det
+        if mesh is not None:
+            by_row = _placed(gram, mesh, PartitionSpec(mesh.axis_names))
+            gram = _placed(by_row, mesh, PartitionSpec())
+        return cls(root, config, fidelity, back, spectrum, alpha), gram[:rows, :rows], log_det
 
 
-@jax.custom_vjp
+def _placed(array: Array, mesh: Mesh, spec: PartitionSpec) -> Array:
+    """The same, placed on devices; where no more is said, the compiler chooses."""
+    mesh = Mesh(mesh.devices, mesh.axis_names)  # no axis of explicit placement
+    return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, spec))
+
+
+def _spread(array: Float[Array, "row ..."], mesh: Mesh) -> Float[Array, "padded ..."]:
+    """Rows spread over devices, filled up by zeros to as many for each."""
+    array = _placed(array, mesh, PartitionSpec())  # what it is made of is not spread
+    missing = -len(array) % mesh.size
+    padded = jnp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+    return _placed(padded, mesh, PartitionSpec(mesh.axis_names))
+
+
 def feature_gram(
-    residual: Residual, features: Float[Array, "row config epoch"]
+    residual: Residual, features: Float[Array, "row config epoch"], mesh: Mesh | None = None
 ) -> tuple[Float[Array, "row row"], Float[Array, ""]]:
     """G and log |S_0| of the module docstring.
 
     Differentiable once, in reverse mode, at the cost of a few more products.
+
+    Args:
+        mesh: devices that the rows are spread over, any number of rows; by default one.
     """
-    _, gram, log_det = _Projected.of(residual, features)
-    return gram, log_det
+    found: Any = _differentiable_gram(residual, features, mesh)
+    return found
 
 
-def _gram_forward(residual, features):
-    projected, gram, log_det = _Projected.of(residual, features)
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _differentiable_gram(residual, features, mesh):
+    return _Projected.of(residual, features, mesh)[1:]
+
+
+def _gram_forward(residual, features, mesh):
+    projected, gram, log_det = _Projected.of(residual, features, mesh)
     return (gram, log_det), projected
 
 
-def _gram_backward(projected, cotangent):
+def _gram_backward(mesh, projected, cotangent):
     by_gram, by_log_det = cotangent
+    rows = len(by_gram)
     config, fidelity, spectrum, alpha = projected[1], projected[2], projected[4], projected[5]
     back = projected.back
-    values = jnp.tensordot((by_gram + by_gram.T) / 2, alpha, 1)
+    weights = (by_gram + by_gram.T) / 2
+    if mesh is not None:
+        weights = _spread(jnp.pad(weights, ((0, 0), (0, len(alpha) - rows))), mesh)
+    values = jnp.tensordot(weights, alpha, 1)
 
     def of_config() -> Float[Array, "config config"]:
         product = jnp.einsum("rjk,rlk->jl", values * fidelity.values, alpha)
@@ -127,10 +167,12 @@ def _gram_backward(projected, cotangent):
         fidelity=turned(back, of_epochs(config.values)),
         own=turned(back, of_epochs(jnp.ones_like(config.values))),
     )
-    return gradient, 2 * (config.vectors @ values) @ back.T
+    if mesh is not None:
+        gradient = jax.tree.map(lambda leaf: _placed(leaf, mesh, PartitionSpec()), gradient)
+    return gradient, 2 * (config.vectors @ values[:rows]) @ back.T
 
 
-feature_gram.defvjp(_gram_forward, _gram_backward)
+_differentiable_gram.defvjp(_gram_forward, _gram_backward)
 
 
 def leave_one_out(

@@ -28,6 +28,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
@@ -256,10 +257,13 @@ class TaskRegression(eqx.Module):
             components=Components.of(surface.dtype),
         )
 
-    def log_likelihood(self, grid: CurveGrid) -> Float[Array, "task"]:
+    def log_likelihood(self, grid: CurveGrid, mesh: Mesh | None = None) -> Float[Array, "task"]:
         """Log density of every task given all others, in units of their average scale.
 
         Differentiable once, in reverse mode. A single task has none but its own prior.
+
+        Args:
+            mesh: devices to spread the tasks over, under `jax.jit`; by default one device.
         """
         tasks = CommonScale.of(grid.scores)
         count = len(tasks.level)
@@ -272,6 +276,6 @@ class TaskRegression(eqx.Module):
         coefficients = jnp.zeros((len(features.values), count), grid.scores.dtype)
         coefficients = coefficients.at[0].set((tasks.level - level) / scale)
         coefficients = coefficients.at[first:].set(of_tasks.astype(grid.scores.dtype))
-        gram, log_det = feature_gram(self.residual_covariance(grid), features.values)
+        gram, log_det = feature_gram(self.residual_covariance(grid), features.values, mesh)
         size = grid.scores[0].size
         return leave_one_out(gram, log_det, features.root, coefficients, size)
