@@ -515,6 +515,32 @@ def test_trials_started_together_take_different_configurations():
     assert chosen[-1] == alone  # the first of them takes the best
 
 
+def sampler_with_random_ones_ahead():
+    """The first random candidate of a trial of odd number is the best; no other is considered."""
+    sampler = new_sampler()
+    of_model = sampler._values
+
+    def ahead(state, trial, *options):
+        configs, values = of_model(state, trial, *options)
+        own = len(state.configs)
+        best = 1e9 if trial.number % 2 else -np.inf
+        return configs, np.r_[values[:own], best, np.full(len(values) - own - 1, -np.inf)]
+
+    sampler._values = ahead
+    return sampler
+
+
+def test_trials_that_choose_before_any_has_its_parameters_differ():
+    """As workers do at the same time."""
+    sampler = sampler_with_random_ones_ahead()
+    study = new_study(sampler)
+    for config in past_configs()[:3]:
+        add(study, config, curve(config, NEW)[:2], state=TrialState.PRUNED)
+    numbers = [study.ask().number for _ in range(8)]
+    chosen = [sampler._choose(study, study.trials[number]) for number in numbers]
+    assert len({tuple(sorted(config.items())) for config in chosen}) == 8
+
+
 def test_it_is_deterministic_by_seed():
     def params(seed):
         study = new_study(new_sampler(seed=seed))
@@ -556,11 +582,13 @@ def test_it_beats_random_search_with_the_same_epochs(loss):
 
 
 def test_the_first_trial_is_the_best_of_the_past_trained_to_the_end():
-    study = new_study(new_sampler())
+    sampler = sampler_with_random_ones_ahead()
+    study = new_study(sampler)
+    study.add_trial(optuna.create_trial(state=TrialState.FAIL))  # so that the next one is odd
     assert not finish(study, study.ask())
     final = sources().scores[:, :, -1]
     z = (final - final.mean(1, keepdims=True)) / final.std(1, keepdims=True)
-    assert study.trials[0].params == past_configs()[int(z.mean(0).argmax())]
+    assert study.trials[1].params == past_configs()[int(z.mean(0).argmax())]
 
 
 def test_the_best_trial_is_never_pruned_nor_one_before_its_first_steps():
