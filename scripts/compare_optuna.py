@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -183,7 +184,8 @@ def main() -> None:
             print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     print(table.to_string(index=False))
-    print(table.groupby("task", sort=False).mean().drop(columns="seed").to_string())
+    means: Any = table.groupby("task", sort=False).mean()
+    print(means.drop(columns="seed").to_string())
 
 
 if __name__ == "__main__":
