@@ -42,7 +42,8 @@ from amt.space import config_key
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments"))
 from live import SOURCES, Trainer  # pyright: ignore[reportMissingImports]
 
-DATASETS["wine"] = partial(load_wine, return_X_y=True)  # the bundled database does not have it
+wine: Any = partial(load_wine, return_X_y=True)  # the bundled database does not have it
+DATASETS["wine"] = wine
 TARGETS = ("digits", "breast_cancer", "wine")
 EPOCHS = 12  # of a full training of a network
 TRAININGS = 15
