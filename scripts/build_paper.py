@@ -2,7 +2,8 @@
 
 The runs are those of `paper/runs.yaml`. What is missing, not finished or of other settings is
 named, with the command that computes it, and nothing of its part of the paper is made: a part is
-made anew from all of its runs, or stays as it is.
+made anew from all of its runs, or stays as it is. So it stays if its runs have fewer than three
+seeds; every caption says how many there are.
 
     paper/figures/*.pdf    (and .svg of the published pairs)
     paper/tables/*.tex
@@ -67,6 +68,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = "task_regression"
 SHOWN = 16  # tuners in the main table
 SIGNIFICANT = 0.05
+SEEDS = 3  # the fewest that a table is made of
 INTRODUCTION = """\
 # Results
 
@@ -176,7 +178,6 @@ def comparison(sources: Sources) -> Content:
         "Targets": str(sum(f["target"].nunique() for f in frames.values())),
         "Tuners": str(len(run)),
         "Which": which.get(settings["every"], f"one in {settings['every']} tasks"),
-        "Repetitions": {1: "once", 2: "twice", 3: "three times"}[settings["repetitions"]],
         "Area": f"{ours['area']:.1f}",
         "Summary": _places(run, found.pairs),
         "Lost": lost,
@@ -521,7 +522,7 @@ def main(arguments: list[str] | None = None) -> None:
                 f"{job.folder} {fault}"
                 for source in sources.values()
                 for job in source.jobs.values()
-                if (fault := difference(job))
+                if (fault := difference(job) or few_seeds(job))
             ]
         except FileNotFoundError as error:
             sources, faults = {}, [str(error)]
@@ -530,12 +531,33 @@ def main(arguments: list[str] | None = None) -> None:
             print("\n".join(f"  {fault}" for fault in faults[:5]))
             print("\n".join(f"  python {' '.join(line)}" for line in commands(plan, part)))
             continue
-        content = make(sources)
+        content = with_seeds(make(sources), sources)
         write_content(options.paper, part, content)
         sections[part] = content.markdown
         print(f"{title}: made.")
     write_results(options.paper, sections)
     compile_pdf(options.paper)
+
+
+def seeds_of(job: Job) -> int:
+    """How often each split of a run is repeated, at random: by seeds, and by draws of sources."""
+    return job.values["seeds"] * job.values["draws"]
+
+
+def few_seeds(job: Job) -> str | None:
+    """What is wrong with a run of too few seeds."""
+    count = seeds_of(job)
+    return f"has {count} of {SEEDS} seeds that a published table has" if count < SEEDS else None
+
+
+def with_seeds(content: Content, sources: Sources) -> Content:
+    """A part that says of how many seeds it is, if it is of runs."""
+    counts = sorted({seeds_of(job) for source in sources.values() for job in source.jobs.values()})
+    if not counts:
+        return content
+    seeds = " to ".join(map(str, counts[:1] + counts[1:][-1:]))
+    markdown = f"{seeds} seeds of each split.\n\n{content.markdown}"
+    return content._replace(numbers={**content.numbers, "Seeds": seeds}, markdown=markdown)
 
 
 def write_content(paper: Path, part: str, content: Content) -> None:

@@ -76,7 +76,7 @@ def test_a_part_is_made_of_all_of_its_runs_or_stays_as_it_is(build_paper, tmp_pa
     paper.mkdir()
     (paper / "benchmarks.md").write_text("## Measured by hand\n")
     plan = {"databases": ["bundled", "lcbench"], "pairs": {"script": "at2", "settings": []}}
-    plan["pairs"]["settings"] = ["output=results/pairs/${database}"]
+    plan["pairs"]["settings"] = ["seeds=3", "output=results/pairs/${database}"]
     build_paper.OmegaConf.save(plan, tmp_path / "runs.yaml")
     arguments += ["--plan", str(tmp_path / "runs.yaml")]
     jobs = {d: s.jobs[None] for d, s in build_paper.sources_of(plan, "pairs", results)}
@@ -88,7 +88,9 @@ def test_a_part_is_made_of_all_of_its_runs_or_stays_as_it_is(build_paper, tmp_pa
     build_paper.main(arguments)
     printed = capsys.readouterr().out
     assert f"{jobs['lcbench'].folder} has pair=[0, 0], not None" in printed
-    assert "python experiments/at2.py output=results/pairs/${database} database=lcb" in printed
+    assert (
+        "python experiments/at2.py seeds=3 output=results/pairs/${database} database=lcb" in printed
+    )
     assert not (paper / "tables").exists()
 
     write_json(settings, right)
@@ -104,9 +106,17 @@ def test_a_part_is_made_of_all_of_its_runs_or_stays_as_it_is(build_paper, tmp_pa
     assert (paper / "figures/at2-bundled.svg").read_text() == "drawn"
     first = (paper / "RESULTS.md").read_text()
     assert "3 targets with 4 sources, 3 cells." in first
+    assert "3 seeds of each split." in first
+    assert r"\newcommand{\pairsSeeds}{3}" in text
     assert first.endswith("## Measured by hand\n")
     settings.unlink()
     build_paper.main(arguments)
+    assert (paper / "RESULTS.md").read_text() == first
+    write_json(settings, {"settings": right["settings"] | {"seeds": 2}})
+    plan["pairs"]["settings"][0] = "seeds=2"
+    build_paper.OmegaConf.save(plan, tmp_path / "runs.yaml")
+    build_paper.main(arguments)
+    assert "has 2 of 3 seeds that a published table has" in capsys.readouterr().out
     assert (paper / "RESULTS.md").read_text() == first
 
 
@@ -121,7 +131,7 @@ def test_the_comparison_says_where_task_regression_stands_and_is_beaten(
     results["normalized_regret"] += 1.0 - better
     job = Job(tmp_path / "bundled-all", SMALL_RUN | {"tuners": [*METHODS]})
     finish(job, results)
-    settings = {"reference": "task_regression", "every": 3, "repetitions": 1}
+    settings = {"reference": "task_regression", "every": 3}
     content = build_paper.comparison({"bundled": build_paper.Source(settings, {None: job})})
     ours = 100 * results[results["method"] == "task_regression"]["normalized_regret"].mean()
     assert content.numbers["Area"] == f"{ours:.1f}"
@@ -158,13 +168,19 @@ def test_worth_and_bad_sources_are_told_in_sentences(build_paper, tmp_path):
 
 
 def test_every_run_of_the_paper_has_a_part_and_settings_that_are_known(build_paper):
-    plan = build_paper.OmegaConf.load(ROOT / "paper/runs.yaml")
+    loaded = build_paper.OmegaConf.load(ROOT / "paper/runs.yaml")
+    plan = build_paper.OmegaConf.to_container(loaded)
     assert set(plan) == {"databases", *build_paper.PARTS}
     only = {"databases": ["bundled"], "comparison": plan["comparison"]}
     source = dict(build_paper.sources_of(only, "comparison", Path("results")))["bundled"]
     assert source.jobs[None].folder.name == "bundled-all"
     assert set(source.jobs[None].values["tuners"]) < set(TUNERS)
     assert build_paper.commands(plan, "roi")[0][-1] == "database=hyperrec"
+    for part in build_paper.PARTS:
+        script = plan[part]["script"]
+        settings = build_paper.composed(script, plan[part]["settings"], Path("results"))
+        jobs = build_paper.jobs_of(script, settings | {"database": "bundled"})
+        assert [build_paper.few_seeds(job) for job in jobs.values()] == [None] * len(jobs)
 
 
 def test_table_is_well_formed_and_marks_the_best():

@@ -90,9 +90,7 @@ class Scorer:
         added = self._features(progress.added, self.room.added)
         posterior = condition(self.source, added, self._observations(progress))
         require_finite(jnp.isfinite(posterior.variance).all())
-        rows = slice(len(self.grid.features) + len(progress.added))
-        mean, variance = posterior.mean[..., rows, :], posterior.variance[..., rows, :]
-        return TargetPosterior(mean, variance, posterior.log_weights)
+        return posterior.of(range(len(self.grid.features) + len(progress.added)))
 
     def similarity(
         self, progress: Progress

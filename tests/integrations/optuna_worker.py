@@ -17,6 +17,7 @@ from amt.integrations.optuna import AMTPruner, AMTSampler, sources_from_studies
 
 EPOCHS = 6
 FIT = {"steps": 60}
+CANDIDATES = 32
 
 
 def open_storage(address: str) -> optuna.storages.BaseStorage:
@@ -66,7 +67,8 @@ def run(study: optuna.Study, best: float, trials: int, fatal: int | None = None)
 if __name__ == "__main__":
     use_compilation_cache()
     past, new, name, trials, *fatal = sys.argv[1:]
-    sampler = AMTSampler(sources_from_studies(open_storage(past)), seed=0, **FIT)
+    sources = sources_from_studies(open_storage(past))
+    sampler = AMTSampler(sources, seed=0, dtype="float32", candidates=CANDIDATES, **FIT)
     study = optuna.load_study(
         study_name=name, storage=open_storage(new), sampler=sampler, pruner=AMTPruner(sampler)
     )

@@ -1,7 +1,8 @@
 """Past Optuna studies as sources, and the sampler and pruner that learn from them."""
 
+import dataclasses
 import warnings
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,6 @@ from optuna.trial import TrialState
 import amt
 from amt.gp.grid import CurveGrid
 from amt.gp.observations import Observations
-from amt.gp.solvers import Kronecker
 from amt.integrations.optuna import (
     AMTPruner,
     AMTSampler,
@@ -25,9 +25,10 @@ from amt.integrations.optuna import (
     sources_from_studies,
     space_of_distributions,
 )
-from amt.search.fitting import fit_sources, unfitted
+from amt.search.fitting import unfitted
 from amt.space import Encoder
 from tests.integrations.optuna_worker import (
+    CANDIDATES,
     EPOCHS,
     FIT,
     accuracy,
@@ -98,14 +99,21 @@ def sources(loss=False):
     return sources_from_studies(storage)
 
 
-@cache
-def fitted(loss=False, model="task_regression"):
-    options = {"model": model, "kernels": {"config": "matern"}, **FIT}
-    return fit_sources(sources(loss), jax.random.key(0), **options)[0]
+def as_it_starts(curves, model="multi_task", **kernels):
+    """A model whose parameters are not learned, but where it starts."""
+    kernels = {"config": "matern"} | kernels
+    return unfitted(curves, jax.random.key(0), model=model, kernels=kernels)
 
 
-def new_sampler(model="task_regression", **options):
-    return AMTSampler(sources(), fit=fitted(model=model), **options)
+def new_sampler(loss=False, candidates=CANDIDATES, **options):
+    """One of a few candidates or of none, with the room, and so the programs, of the others.
+
+    Only what is done with the model is looked at, so that it is not fitted.
+    """
+    fit = as_it_starts(sources(loss), "task_regression")
+    sampler = AMTSampler(sources(loss), fit=fit, candidates=CANDIDATES, **options)
+    sampler._candidates = candidates
+    return sampler
 
 
 def new_study(sampler, direction="maximize", pruner=None, **options):
@@ -146,11 +154,11 @@ def test_distributions_and_spaces_convert_both_ways():
 
 
 def test_random_candidates_are_in_the_distributions():
-    sampler = new_sampler()
+    sampler = AMTSampler(sources(), fit=as_it_starts(sources(), "task_regression"))
     for number in range(3):
         trial = optuna.trial.create_trial(state=TrialState.WAITING)
         trial.number = number
-        fresh = sampler._fresh(sampler._known_to([]).space, trial, {})
+        fresh = sampler._fresh(sampler._known_to([]).space, trial, {}).configs
         assert len(fresh) > 200
         for name, distribution in SPACE.items():
             internal = [distribution.to_internal_repr(config[name]) for config in fresh]
@@ -191,10 +199,7 @@ def test_suggested_values_are_python_s_own_and_lists_are_choices(storage):
     assert own_types(past.configs[0]) | {"factor": None} == {
         **{"kernel": list, "factor": None, "nesterov": bool, "depth": int, "rate": float}
     }
-    model = amt.MultiTaskGP.init(past, jax.random.key(0), task="icm", config="matern")
-    nothing = jnp.zeros((1, 1))
-    fit = amt.Fit(model, nothing, nothing, jnp.ones(1, bool), jnp.zeros((), int), Kronecker())
-    sampler = AMTSampler(past, fit=fit)
+    sampler = AMTSampler(past, fit=as_it_starts(past, task="icm"))
     study = new_study(sampler)
     study.enqueue_trial(past.configs[0])
     trial = study.ask(MIXED)
@@ -204,7 +209,7 @@ def test_suggested_values_are_python_s_own_and_lists_are_choices(storage):
     assert own_types(params) | {"factor": None} == own_types(past.configs[0]) | {"factor": None}
     assert type(params["factor"]) is (float if params["factor"] == 0.5 else int)
     frozen = study.trials[-1]
-    fresh = sampler._fresh(sampler._known_to(study.trials).space, frozen, {})
+    fresh = sampler._fresh(sampler._known_to(study.trials).space, frozen, {}).configs
     assert {type(c["nesterov"]) for c in fresh} == {bool}
     assert {type(c["factor"]) for c in fresh if c["factor"] != 0.5} == {int}
     assert sampler._state(study, frozen).observed == [(0, 0, 0.3)]
@@ -395,12 +400,16 @@ def test_studies_of_different_configurations_beat_random_search(tmp_path):
         for name in ("a", "b")
         for t in optuna.load_study(study_name=name, storage=address).trials
     )
-    fit = AMTSampler(past, seed=0, dtype="float32", **FIT).fit
-    budget = 30
+    options = {"dtype": "float32", "candidates": CANDIDATES}
+    fit = AMTSampler(past, seed=0, **options, **FIT).fit
+    again = AMTSampler(past, seed=0, cache=False, **options, **FIT).fit
+    assert_array_equal(again.log_density, fit.log_density)
+    budget = 24
     found, random = [], []
     for seed, best in enumerate((0.48, 0.55)):
-        sampler = AMTSampler(past, fit=fit, dtype="float32", seed=seed)
+        sampler = AMTSampler(past, fit=fit, seed=seed, **options)
         assert sampler._scorer.source.prior.mean.dtype == jnp.float32
+        assert sampler._scorer.grid.scores.dtype == jnp.float32
         study = new_study(sampler)
         while sum(len(t.intermediate_values) for t in study.trials) < budget:
             finish(study, study.ask(), best)
@@ -419,10 +428,12 @@ def test_studies_of_different_configurations_beat_random_search(tmp_path):
 
 def test_with_resumed_trials_it_is_the_algorithm_of_at2():
     """The epochs trained, in order, are those of `amt.search.simulate`."""
-    sampler = new_sampler("multi_task", candidates=0, resume=True)
+    options: dict = {"acquisition": partial(amt.upper_confidence_bound, beta=3.0)}  # pauses often
+    sampler = AMTSampler(sources(), fit=as_it_starts(sources()), resume=True, **options)
+    sampler._candidates = 0
     target = jnp.array([curve(config, NEW) for config in past_configs()])
     budget = 60
-    expected = amt.simulate(sampler._scorer.source, target, budget=budget)
+    expected = amt.simulate(sampler._scorer.source, target, budget=budget, **options)
     study = new_study(sampler, pruner=AMTPruner(sampler, keep_best=False))
     trained = []
     while len(trained) < budget:
@@ -453,7 +464,7 @@ def _again(study, frozen):
 
 
 def test_values_are_those_of_the_posterior_with_trials_off_the_grid_and_pending():
-    sampler = new_sampler("multi_task")
+    sampler = AMTSampler(sources(), fit=as_it_starts(sources()))
     study = new_study(sampler)
     off = [{**ONE, "rate": rate} for rate in (2e-2, 5e-3)]
     add(study, off[0], curve(off[0], NEW)[:2], state=TrialState.PRUNED)
@@ -468,7 +479,7 @@ def test_values_are_those_of_the_posterior_with_trials_off_the_grid_and_pending(
     grid = CurveGrid.of(sources())
     named = [c for c in configs if c is not None]
     features = jnp.asarray(Encoder(sources().space)(named[20:]))
-    model = fitted(model="multi_task").model
+    model = sampler.fit.model
     observations = Observations.empty(8, jnp.float64)
     scores = curve(off[0], NEW)[:2], curve(past_configs()[3], NEW)[:1], [0.5]
     for config, told in zip((20, 3, 21), scores, strict=True):
@@ -504,6 +515,32 @@ def test_trials_started_together_take_different_configurations():
     assert chosen[-1] == alone  # the first of them takes the best
 
 
+def sampler_with_random_ones_ahead():
+    """The first random candidate of a trial of odd number is the best; no other is considered."""
+    sampler = new_sampler()
+    of_model = sampler._values
+
+    def ahead(state, trial, *options):
+        configs, values = of_model(state, trial, *options)
+        own = len(state.configs)
+        best = 1e9 if trial.number % 2 else -np.inf
+        return configs, np.r_[values[:own], best, np.full(len(values) - own - 1, -np.inf)]
+
+    sampler._values = ahead
+    return sampler
+
+
+def test_trials_that_choose_before_any_has_its_parameters_differ():
+    """As workers do at the same time."""
+    sampler = sampler_with_random_ones_ahead()
+    study = new_study(sampler)
+    for config in past_configs()[:3]:
+        add(study, config, curve(config, NEW)[:2], state=TrialState.PRUNED)
+    numbers = [study.ask().number for _ in range(8)]
+    chosen = [sampler._choose(study, study.trials[number]) for number in numbers]
+    assert len({tuple(sorted(config.items())) for config in chosen}) == 8
+
+
 def test_it_is_deterministic_by_seed():
     def params(seed):
         study = new_study(new_sampler(seed=seed))
@@ -512,17 +549,15 @@ def test_it_is_deterministic_by_seed():
 
     assert params(0) == params(0)
     assert params(0) != params(1)
-    again = AMTSampler(sources(), seed=0, **FIT)
-    assert_array_equal(again.fit.log_density, fitted().log_density)
 
 
 @pytest.mark.parametrize("loss", [False, True])
 def test_it_beats_random_search_with_the_same_epochs(loss):
-    budget = 40
+    budget = 24
     direction = "minimize" if loss else "maximize"
     found, random = [], []
     for seed, best in enumerate((0.45, 0.55)):
-        sampler = AMTSampler(sources(loss), fit=fitted(loss), seed=seed)
+        sampler = new_sampler(loss, seed=seed)
         study = new_study(sampler, direction)
         spent, scores = 0, []
         while spent < budget:
@@ -544,6 +579,16 @@ def test_it_beats_random_search_with_the_same_epochs(loss):
         random.append(max(curve(config, best)[-1] for config in trials))
     assert np.mean(found) > np.mean(random)
     assert min(found) > 0.9 * (1 - 0.5 * np.exp(-3)) - 0.02
+
+
+def test_the_first_trial_is_the_best_of_the_past_trained_to_the_end():
+    sampler = sampler_with_random_ones_ahead()
+    study = new_study(sampler)
+    study.add_trial(optuna.create_trial(state=TrialState.FAIL))  # so that the next one is odd
+    assert not finish(study, study.ask())
+    final = sources().scores[:, :, -1]
+    z = (final - final.mean(1, keepdims=True)) / final.std(1, keepdims=True)
+    assert study.trials[1].params == past_configs()[int(z.mean(0).argmax())]
 
 
 def test_the_best_trial_is_never_pruned_nor_one_before_its_first_steps():
@@ -676,7 +721,7 @@ def test_past_studies_that_share_no_step_are_named(storage):
 def test_every_configuration_tried_leaves_random_ones_with_a_warning():
     study = new_study(new_sampler(candidates=0))
     for config in past_configs():
-        add(study, config, curve(config, NEW))
+        add(study, config, curve(config, NEW)[:2], state=TrialState.PRUNED)
     with pytest.warns(UserWarning, match="no configuration is left for trial 20"):
         suggest(study.ask())
 
@@ -706,7 +751,7 @@ def test_steps_of_their_own_are_put_together_as_fidelities(storage):
 
 def test_conditional_spaces_and_parameters_that_the_sources_do_not_have():
     curves = small_curves()
-    sampler = AMTSampler(curves, fit=unfitted(curves, jax.random.key(0)))
+    sampler = AMTSampler(curves, fit=as_it_starts(curves))
     study = new_study(sampler)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -747,7 +792,7 @@ def test_the_distributions_of_the_objective_are_those_of_the_study():
             study.tell(trial, state=TrialState.PRUNED)
     state = sampler._state(study, study.trials[-1])
     assert len(state.observed) == 4
-    fresh = sampler._fresh(state.known.space, study.trials[-1], {})
+    fresh = sampler._fresh(state.known.space, study.trials[-1], {}).configs
     assert {config["optimizer"] for config in fresh} == {"lion", "sgd", "adam", None}
     assert {config["dropout"] for config in fresh} == {0.5, 0.1}
     assert all(0.3 <= config["rate"] <= 1 and config["depth"] >= 1.5 for config in fresh)
@@ -806,9 +851,8 @@ def test_infeasible_trials_are_failures_to_the_model():
 
 
 def test_a_study_that_reports_at_steps_of_its_own_is_binned():
-    few = sources().select(epochs=[1, 2, 4, 6])
-    nothing = fitted()
-    sampler = AMTSampler(few, fit=nothing)
+    few = dataclasses.replace(sources(), epochs=np.array([1, 2, 4, 6, 8, 10]))
+    sampler = AMTSampler(few, fit=as_it_starts(few, "task_regression"), candidates=CANDIDATES)
     study = new_study(sampler)
 
     def reached(steps, state=TrialState.RUNNING):
@@ -826,14 +870,14 @@ def test_a_study_that_reports_at_steps_of_its_own_is_binned():
     assert reached([0, 2]) == {0: 0, 2: 2}  # the next is beyond it
     assert reached([2]) == {2: 2}
     assert reached([0, 1, 2], TrialState.PRUNED) == {0: 0, 1: 1, 2: 2}
-    assert reached([7, 8]) == {}
+    assert reached([10, 11]) == {}
     trial = study.ask(SPACE)
-    for step, decides in enumerate([True, True, False, True, False, False]):
+    for step, decides in enumerate([True, True, False, True, *[False, True] * 2, *[False] * 2]):
         trial.report(0.01 if step else 0.02, step)
         assert trial.should_prune() <= decides
     study.tell(trial, state=TrialState.PRUNED)
     observed = sampler._state(study, study.trials[0]).observed
-    assert [epoch for _, epoch, _ in observed] == [0, 1, 2, 3]
+    assert [epoch for _, epoch, _ in observed] == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -850,15 +894,6 @@ def test_a_study_that_cannot_be_tuned_is_refused(options, message):
         suggest(study.ask())
 
 
-def test_float32():
-    single = jax.tree.map(lambda a: a.astype("float32"), fitted().model)
-    sampler = AMTSampler(sources(), fit=fitted()._replace(model=single), dtype="float32")
-    study = new_study(sampler)
-    run(study, NEW, 6)
-    assert sampler._scorer.grid.scores.dtype == jnp.float32
-    assert max(max(t.intermediate_values.values()) for t in study.trials) > 0.7
-
-
 # Workers
 
 
@@ -868,7 +903,7 @@ def test_two_workers_share_a_study_and_a_killed_one_loses_nothing(kind, tmp_path
         return f"sqlite:///{tmp_path}/{name}.db" if kind == "sqlite" else f"{tmp_path}/{name}.log"
 
     past, new = address("past"), address("new")
-    record_past(open_storage(past))
+    record_different_configs(open_storage(past))
     optuna.create_study(study_name="new", storage=open_storage(new), direction="maximize")
     workers = [
         Script("tests.integrations.optuna_worker", [past, new, "new", *last])
@@ -883,6 +918,7 @@ def test_two_workers_share_a_study_and_a_killed_one_loses_nothing(kind, tmp_path
     )
     trials = study.trials
     assert [t.number for t in trials] == list(range(9))
+    assert len({tuple(t.params.items()) for t in trials}) == 9, [t.params for t in trials]
     (lost,) = [t for t in trials if t.state == TrialState.RUNNING]
     assert lost.intermediate_values == {0: accuracy(lost.params, 1, NEW)}
     for t in trials:

@@ -60,6 +60,22 @@ class Known(NamedTuple):
     usable: Bool[np.ndarray, "config"]
 
 
+class Drawn(NamedTuple):
+    """Random configurations, no two of which are the same to a study.
+
+    Attributes:
+        of: what they follow from.
+        keys: of each in the study's space.
+        configs: their active parameters.
+        features: what the model sees of them.
+    """
+
+    of: tuple[int, str]
+    keys: list[Hashable]
+    configs: list[dict[str, Any]]
+    features: Float[np.ndarray, "fresh feature"]
+
+
 class StudyState(NamedTuple):
     """The state of a study as its trials tell it.
 
@@ -91,6 +107,10 @@ class AMTSampler(BaseSampler):
     configuration that has a running or waiting (enqueued) trial is not suggested again; running
     trials count as observed at their posterior mean. Workers that start trials at the same time
     take the best configurations in the order of their trial numbers.
+
+    Until a value is reported, and unless trials can be resumed, a trial has the configuration of
+    the sources with the best expected metric: there is nothing to compare the first trial with, so
+    that it is trained to the end.
 
     Choices, ranges, scales and kinds of parameters can differ from the sources', and change while
     the study runs: a suggestion is the nearest value of the distribution that the objective gives
@@ -182,14 +202,14 @@ class AMTSampler(BaseSampler):
                 source_posterior(self.fit, grid),
                 grid,
                 get_acquisition(RULES[model] if acquisition is None else acquisition),
-                Room(added=8, fresh=candidates, pending=8),
+                Room(added=32, fresh=candidates, pending=8),
                 expected_cost(sources),
                 by_cost,
             )
         self._dtype = dtype
         self._seed = seed
         self._candidates = candidates
-        self._drawn: tuple[tuple[int, str], list[dict[str, Any]]] | None = None
+        self._drawn: Drawn | None = None
         self._resume = resume
         self._warned: set[tuple[str, str]] = set()
         self._sources = sources
@@ -243,11 +263,17 @@ class AMTSampler(BaseSampler):
         given = {**_fixed(trial), **trial.params}
         fixed = {n: v for n, v in given.items() if n in state.known.space.distributions}
         configs, values = self._values(state, trial, fixed)
+        if not (self._resume or state.observed):
+            values = self._openings(state, values)
         order = np.argsort(-values, kind="stable")
         order = order[np.isfinite(values[order])]
         chosen: dict[str, Any] = {}
         if len(order):
-            chosen = configs[order[min(state.unplaced, len(order) - 1)]]
+            # The best of what all trials consider are for those that started before and have none
+            # yet; random candidates are a trial's own.
+            for_others = order[order < len(state.configs)][: state.unplaced]
+            left = order[~np.isin(order, for_others)]
+            chosen = configs[left[0] if len(left) else order[-1]]
         else:
             warnings.warn(
                 f"no configuration is left for trial {trial.number}: it is sampled at random",
@@ -255,6 +281,20 @@ class AMTSampler(BaseSampler):
             )
         self._chosen[study.study_name, trial.number] = chosen
         return chosen
+
+    def _openings(
+        self, state: StudyState, values: Float[np.ndarray, "config"]
+    ) -> Float[np.ndarray, "known"]:
+        """Expected metrics, as scores, of the sources' configurations and those of other trials.
+
+        -inf where the acquisition value is; those values if there is no other.
+        """
+        candidate = np.isfinite(values[: len(state.configs)])
+        if not candidate.any():
+            return values
+        with precision(self._dtype):
+            posterior = self._scorer.posterior(self._progress(state))
+        return np.where(candidate, best_expected_score(posterior, self._outcome), -np.inf)
 
     def should_prune(
         self, study: Study, trial: FrozenTrial, *, keep_best: bool = True, min_steps: int = 1
@@ -484,8 +524,8 @@ class AMTSampler(BaseSampler):
         num_sources, num_epochs = self._sources.scores.shape[1:]
         space = state.known.space
         drawn = self._fresh(space, trial, fixed)
-        fresh = [config for config in drawn if space.key(config) not in state.position]
-        configs = [*state.configs, *fresh]
+        new = [row for row, key in enumerate(drawn.keys) if key not in state.position]
+        configs = [*state.configs, *(drawn.configs[row] for row in new)]
         remaining = np.zeros((len(configs), num_epochs), bool)
         for index, config in enumerate(configs):
             if index == own:
@@ -499,7 +539,7 @@ class AMTSampler(BaseSampler):
         with precision(self._dtype):
             progress = self._progress(state)
             key = jax.random.key(self._random_seed(trial, "rule"))
-            return configs, self._scorer.values(progress, self._features(fresh), remaining, key)
+            return configs, self._scorer.values(progress, drawn.features[new], remaining, key)
 
     def _progress(self, state: StudyState) -> Progress:
         added = self._features(state.configs[len(self._sources.configs) :])
@@ -508,20 +548,16 @@ class AMTSampler(BaseSampler):
     def _features(self, configs: Sequence[Mapping[str, Any]]) -> Float[np.ndarray, "row feature"]:
         return self._encode([modelled(self._sources.space, config) for config in configs])
 
-    def _fresh(
-        self, space: StudySpace, trial: FrozenTrial, fixed: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    def _fresh(self, space: StudySpace, trial: FrozenTrial, fixed: Mapping[str, Any]) -> Drawn:
         """Random configurations, always the same for a trial."""
-        if not self._candidates:
-            return []
         seed = self._random_seed(trial, "")
-        of_trial = seed, repr((fixed, space.distributions))
-        if self._drawn is not None and self._drawn[0] == of_trial:
-            return self._drawn[1]
-        drawn = space.draw(self._candidates, seed, fixed)
-        # Asked for at every step of the trial: drawing takes longer than the rest.
-        self._drawn = of_trial, [*{space.key(config): config for config in drawn}.values()]
-        return self._drawn[1]
+        of = seed, repr((fixed, space.distributions))
+        if self._drawn is None or self._drawn.of != of:  # asked for at every step of the trial
+            drawn = space.draw(self._candidates, seed, fixed) if self._candidates else []
+            by_key = {space.key(config): config for config in drawn}
+            configs = [*by_key.values()]
+            self._drawn = Drawn(of, [*by_key], configs, self._features(configs))
+        return self._drawn
 
     def _random_seed(self, trial: FrozenTrial, name: str) -> int:
         entropy = [self._seed, trial.number, zlib.crc32(name.encode())]

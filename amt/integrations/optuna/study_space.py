@@ -97,14 +97,21 @@ class StudySpace:
 
     def draw(self, count: int, seed: int, fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Random configurations with some values that are fixed, forbidden ones left out."""
-        space = space_of_distributions(self.distributions)
+        space = self._drawn_from
         single = {n: of for n, of in self.distributions.items() if of.single()}
         constant = {name: _only_value(of) for name, of in single.items()}
         values = [{}] * count
         if len(space):
             values = plain_values(space, draw(space, max(count, 2), seed)[:count])
-        drawn = (self.legal({**constant, **config, **fixed}) for config in values)
-        return [config for config in drawn if config is not None]
+        drawn = [{**constant, **config, **fixed} for config in values]
+        if not drawn or self._space.conditions or self._space.forbidden_clauses:
+            return [legal for config in drawn if (legal := self.legal(config)) is not None]
+        # What is drawn is legal, and what is fixed is the same in all.
+        first = self.legal(drawn[0])
+        if first is None:
+            return []
+        own = {name: first[name] for name in fixed if name in first}
+        return [{name: {**config, **own}[name] for name in first} for config in drawn]
 
     def _active(self, params: Mapping[str, Any]) -> list[str]:
         """The names of the study's parameters that are active under some values."""
@@ -126,6 +133,10 @@ class StudySpace:
 
     def _base_values(self, params: Mapping[str, Any]) -> dict[str, Any]:
         return {n: own_value(self._space[n], v) for n, v in params.items() if n in self._space}
+
+    @cached_property
+    def _drawn_from(self) -> ConfigurationSpace:
+        return space_of_distributions(self.distributions)
 
     @cached_property
     def _constants(self) -> dict[str, Any]:
