@@ -18,7 +18,8 @@ from tests.gp.task_regression.test_likelihood import KEY, changed
 from tests.problems import small_curves
 
 TASKS, CONFIGS, EPOCHS, OBSERVED = 4, 6, 5, 7
-AS_LEARNED, UNKNOWN_STRENGTH, WITHOUT, ALONE = KINDS = 4, 9, 10, 12  # components
+AS_LEARNED, UNKNOWN_STRENGTH, WITHOUT, ALONE = KINDS = 4, 9, 10, 13  # components
+COMPONENTS = 18
 
 
 def dense_prior(model: TaskRegression, grid: CurveGrid) -> tuple[jax.Array, jax.Array]:
@@ -50,12 +51,12 @@ def dense_prior(model: TaskRegression, grid: CurveGrid) -> tuple[jax.Array, jax.
     direction = (mean - typical).ravel()
     unknown = learned + direction[:, None] * direction
     r = jnp.sqrt(5 * jnp.sum((grid.features[:, None] - grid.features) ** 2, 2))
-    r /= 0.5 * grid.features.shape[1] ** 0.5
-    alike = 1 + 0.9 * (1 + r + r**2 / 3) * jnp.exp(-r) + 0.1 * jnp.eye(CONFIGS)
-    apart = jnp.abs(jnp.log(grid.epochs)[:, None] - jnp.log(grid.epochs)) * 5**0.5 / 2
-    course = 0.7 + 0.3 * (1 + apart + apart**2 / 3) * jnp.exp(-apart)
-    course *= (grid.epochs[:, None] * grid.epochs) ** 0.05
-    alone = shared + jnp.kron(alike, course) * (0.25 / scale) ** 2
+    r /= 0.2 * grid.features.shape[1] ** 0.5
+    alike = 1 + 0.86 * (1 + r + r**2 / 3) * jnp.exp(-r) + 0.14 * jnp.eye(CONFIGS)
+    apart = jnp.abs(jnp.log(grid.epochs)[:, None] - jnp.log(grid.epochs)) * 5**0.5 / 3
+    growing = 0.8 + 0.2 * (grid.epochs[:, None] * grid.epochs) ** 0.3
+    course = 0.73 + 0.27 * growing * (1 + apart + apart**2 / 3) * jnp.exp(-apart)
+    alone = shared + jnp.kron(alike, course) * (0.14 / scale) ** 2
     means = jnp.stack([mean, typical, typical, typical]).reshape(len(KINDS), -1)
     return level + scale * means, scale**2 * jnp.stack([learned, unknown, without, alone])
 
@@ -99,7 +100,7 @@ def test_one_score_at_a_time_is_all_at_once(seed, count):
     scores = np.where(told, rng.normal(size=OBSERVED), np.nan)
     state, posterior = sequential(prior, cells, scores, told)
     for dense, component in enumerate(KINDS):
-        noise = np.full(EPOCHS, 0.025**2) if component == ALONE else prior.noise
+        noise = np.full(EPOCHS, 0.014**2) if component == ALONE else prior.noise
         inputs = np.asarray(mean[dense]), np.asarray(covariance[dense]), noise
         want = by_dense_algebra(*inputs, cells[told], scores[told])
         have = state.mean[component].ravel(), state.variance[component].ravel()
@@ -169,17 +170,17 @@ def test_sources_that_mislead_lose_their_weight(mixture, flipped):
     assert (as_learned > 0.99) != flipped
     assert (as_learned < 0.01) == flipped
     np.testing.assert_array_equal(
-        posterior.trusted, (np.arange(14) >= UNKNOWN_STRENGTH) | (not flipped)
+        posterior.trusted, (np.arange(COMPONENTS) >= UNKNOWN_STRENGTH) | (not flipped)
     )
 
 
 def test_components_are_trusted_for_a_share_of_the_queries_that_is_their_weight():
     components = Components.of(jnp.dtype(float))
     trusted = jax.vmap(components.trusted, (None, 0))
-    learned = np.arange(14) < UNKNOWN_STRENGTH
-    even = jnp.log(jnp.full(14, 1 / 14))  # those as learned have 9/14
-    assert trusted(even, jnp.arange(10)).all()
-    doubted = jnp.log(jnp.where(learned, 0.3 / 9, 0.7 / 5))
+    learned = np.arange(COMPONENTS) < UNKNOWN_STRENGTH
+    most = jnp.log(jnp.where(learned, 0.6 / 9, 0.4 / 9))
+    assert trusted(most, jnp.arange(10)).all()
+    doubted = jnp.log(jnp.where(learned, 0.3 / 9, 0.7 / 9))
     for_others = trusted(doubted, jnp.arange(1000))
     np.testing.assert_allclose(for_others[:, UNKNOWN_STRENGTH].mean(), 0.7, atol=2e-3)
     assert (for_others == (for_others[:, -1:] != learned)).all()
