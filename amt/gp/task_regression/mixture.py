@@ -34,7 +34,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 SCALES = (0.5, 1.0, 2.0)
-ALONE = (  # s, c, g of `amt.gp.task_regression.alone`, and the standard deviation of noise
+# s, c, g of `amt.gp.task_regression.alone`, and the standard deviation of noise. The last is of no
+# task there, but of scores that differ more.
+ALONE = (
     (0.05, 0.27, 0.0, 0.042),
     (0.07, 0.28, 0.0, 0.017),
     (0.14, 0.73, 0.2, 0.014),
