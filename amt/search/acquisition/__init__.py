@@ -71,7 +71,7 @@ GAINS: tuple[Acquisition, ...] = (expected_improvement, remaining_improvement)
 RULES = {"task_regression": "lead", "multi_task": "ucb"}
 """The acquisition function of each model that is used by default."""
 
-WITHOUT_TASKS = "top_two"
+WITHOUT_TASKS = "thompson"
 """The acquisition function that is used by default where there is no past task."""
 
 ACQUISITIONS: dict[str, Acquisition] = {
