@@ -10,9 +10,9 @@ is, is not known before it is trained. So there are components
 - of the sources' scales: w = 0. The mean is the sources' mean course, the same for all
   configurations, and how curves differ among the configurations of a source is the covariance of
   those of the target (`amt.gp.task_regression.surface`),
-- of the target alone: curves differ as those of a task of which nothing is known, little or much,
-  with first epochs that say little or much about the last, and little or much noise
-  (`amt.gp.task_regression.alone`).
+- of the target alone: curves differ as those of a task of which nothing is known, little or much
+  (`amt.gp.task_regression.alone`). Where there are no sources, they differ from the first epoch on
+  or more and more.
 
 Component k has the weight
 
@@ -34,20 +34,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 SCALES = (0.5, 1.0, 2.0)
-# s, c, g of `amt.gp.task_regression.alone`, and the standard deviation of noise. The last is of no
-# task there, but of scores that differ more.
-ALONE = (
-    (0.05, 0.27, 0.0, 0.042),
-    (0.07, 0.28, 0.0, 0.017),
-    (0.14, 0.73, 0.2, 0.014),
-    (0.19, 0.45, 0.7, 0.05),
-    (0.26, 0.4, 0.6, 0.01),
-    (0.26, 0.42, 0.0, 0.027),
-    (0.8, 0.4, 0.5, 0.1),
-)
+ALONE_SCALES = (0.06, 0.25, 1.0)  # of scores, which are of the order of 1
+ONLY_SCALES = (0.05, 0.1, 0.2, 0.4)  # where there are no sources
+ALONE_NOISE = 0.1  # standard deviation, as a share of the scale
 OTHERWISE = 0.05  # prior weight of each of the last three kinds
 _GOLDEN = (5**0.5 - 1) / 2
-_ALONE = [(s**2 * c, s**2 * (1 - c) * (1 - g), s**2 * (1 - c) * g, n**2) for s, c, g, n in ALONE]
 
 
 class Components(NamedTuple):
@@ -62,8 +53,7 @@ class Components(NamedTuple):
         strength: of an unknown multiple of the sources' mean curves, 1 or 0.
         residual: of what no source shows.
         surface: of how curves differ among the configurations of a source.
-        lasting, passing, growing: of how they differ where no source is known.
-        alone: noise variance where no source is known.
+        steady, growing: of how they differ where no source is known.
     """
 
     log_weight: Float[Array, "component"]
@@ -73,28 +63,26 @@ class Components(NamedTuple):
     strength: Float[Array, "component"]
     residual: Float[Array, "component"]
     surface: Float[Array, "component"]
-    lasting: Float[Array, "component"]
-    passing: Float[Array, "component"]
+    steady: Float[Array, "component"]
     growing: Float[Array, "component"]
-    alone: Float[Array, "component"]
 
     @classmethod
     def of(cls, dtype: jnp.dtype) -> "Components":
         """The components of the module docstring, in their order."""
         pairs = [(noise**2, residual**2) for noise in SCALES for residual in SCALES]
         weight = (1 - 3 * OTHERWISE) / len(pairs)
-        rows = [(weight, noise, 1, 1, 0, residual, 0, 0, 0, 0, 0) for noise, residual in pairs]
-        rows.append((OTHERWISE, 1, 0, 1, 1, 1, 0, 0, 0, 0, 0))
-        rows.append((OTHERWISE, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0))
-        each = OTHERWISE / len(_ALONE)
-        rows += [(each, 0, 0, 0, 0, 0, 0, *factors) for factors in _ALONE]
+        rows = [(weight, noise, 1, 1, 0, residual, 0, 0, 0) for noise, residual in pairs]
+        rows.append((OTHERWISE, 1, 0, 1, 1, 1, 0, 0, 0))
+        rows.append((OTHERWISE, 1, 0, 0, 0, 0, 1, 0, 0))
+        each = OTHERWISE / len(ALONE_SCALES)
+        rows += [(each, 0, 0, 0, 0, 0, 0, scale**2, 0) for scale in ALONE_SCALES]
         return cls._of_rows(rows, dtype)
 
     @classmethod
     def of_target_alone(cls, dtype: jnp.dtype) -> "Components":
-        """The last of them, where there are no sources."""
-        each = 1 / len(_ALONE)
-        rows = [(each, 0, 1, 0, 0, 0, 0, *factors) for factors in _ALONE]
+        """Where there are no sources: steady and growing differences, each on more scales."""
+        courses = [part for s in ONLY_SCALES for part in ((s**2, 0), (0, s**2))]
+        rows = [(1 / len(courses), 0, 1, 0, 0, 0, 0, *course) for course in courses]
         return cls._of_rows(rows, dtype)
 
     @classmethod
@@ -106,8 +94,8 @@ class Components(NamedTuple):
     def parts(self) -> Float[Array, "component part"]:
         """Factors of the parts of `TargetPrior.columns`, of which the course's is 1."""
         factors = self.transfer, self.strength, self.residual, self.surface
-        parts = *factors, self.lasting, self.passing, self.growing
-        return jnp.stack([jnp.ones_like(self.transfer), *parts], 1)
+        parts = jnp.ones_like(self.transfer), *factors, self.steady, self.growing
+        return jnp.stack(parts, 1)
 
     def trusted(
         self, log_weights: Float[Array, "component"], count: Int[Array, ""]

@@ -67,10 +67,8 @@ def priors(problem: Problem) -> TargetPrior:
         strength=0 * each,
         residual=scales[:, 0],
         surface=0 * each,
-        lasting=0 * each,
-        passing=0 * each,
+        steady=0 * each,
         growing=0 * each,
-        alone=0 * each,
     )
 
     def of_lengthscale(lengthscale: Array) -> TargetPrior:
@@ -84,8 +82,7 @@ def priors(problem: Problem) -> TargetPrior:
             residual=Product((1 + r + jnp.square(r) / 3) * jnp.exp(-r), ones, everywhere),
             own=2**2 * decay,
             surface=nothing,
-            lasting=nothing,
-            passing=nothing,
+            steady=nothing,
             growing=nothing,
             noise=jnp.ones(len(epochs), dtype),
             components=components,

@@ -77,7 +77,7 @@ def test_the_target_off_the_grid_agrees_with_dense_algebra(known):
     scores = np.array([0.3, 0.5, 0.4, 0.7])
     columns = jax.jit(jax.vmap(prior.columns))(*np.divmod(np.arange(np.prod(SHAPE)), EPOCHS))
     parts = jnp.tensordot(prior.components.parts, columns, (1, 1)).reshape(
-        18, *[np.prod(SHAPE)] * 2
+        14, *[np.prod(SHAPE)] * 2
     )
     entries = [
         (*divmod(int(cell), EPOCHS), score) for cell, score in zip(cells, scores, strict=True)
@@ -118,7 +118,7 @@ def test_a_trial_under_way_lowers_variances_and_leaves_means(known):
     pending = condition(posterior, told, features[CONFIGS:], under_way)
     np.testing.assert_allclose(pending.mean, without.mean, atol=1e-12)
     np.testing.assert_allclose(pending.log_weights, without.log_weights, atol=1e-12)
-    for component in range(18):
+    for component in range(14):
         cell = CONFIGS + 1, 0
         score = float(without.mean[component][cell])
         more = Observations.of([(0, 0, 0.3), (2, 4, 0.6), (*cell, score)], 6, jnp.float64)
