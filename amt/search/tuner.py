@@ -18,7 +18,13 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 from amt.curves import LearningCurves
 from amt.gp.observations import TargetPosterior
 from amt.inference import INFERENCE, Fitted
-from amt.search.acquisition import ACQUISITIONS, RULES, Acquisition, get_acquisition
+from amt.search.acquisition import (
+    ACQUISITIONS,
+    RULES,
+    WITHOUT_TASKS,
+    Acquisition,
+    get_acquisition,
+)
 from amt.search.candidates import (
     Candidates,
     check_within,
@@ -140,7 +146,7 @@ class Tuner:
         model: a name in `amt.search.fitting.MODELS`; by default task regression.
         space: where to look, by default in the sources' space; it can be narrower, not wider.
         acquisition: a function of `amt.search.acquisition`, or its name in `ACQUISITIONS`; by
-            default that of the model in `RULES`.
+            default that of the model in `RULES`, or `WITHOUT_TASKS`.
         by_cost: whether acquisition values are per unit of what the next epoch is expected to cost
             (`amt.search.cost`): of the sources' `cost`, or of epochs where they have none.
         fit: a fit to these sources (`fit_sources`) by any inference, instead of a new one. Over
@@ -192,7 +198,9 @@ class Tuner:
         self._space = deepcopy(sources.space if space is None else space)
         if space is not None:
             check_within(self._space, sources.space)
-        acquisition = get_acquisition(RULES[model] if acquisition is None else acquisition)
+        if acquisition is None:
+            acquisition = RULES[model] if sources.num_tasks else WITHOUT_TASKS
+        acquisition = get_acquisition(acquisition)
         self._continuous, self._samples, self._refinements = continuous, samples, refinements
         self._epochs = sources.epochs
         self._position = {epoch: index for index, epoch in enumerate(sources.epochs.tolist())}

@@ -10,8 +10,9 @@ is, is not known before it is trained. So there are components
 - of the sources' scales: w = 0. The mean is the sources' mean course, the same for all
   configurations, and how curves differ among the configurations of a source is the covariance of
   those of the target (`amt.gp.task_regression.surface`),
-- of the target alone: curves differ as those of a task of which nothing is known, on a small, a
-  middle and a large scale (`amt.gp.task_regression.alone`).
+- of the target alone: curves differ as those of a task of which nothing is known, little or much
+  (`amt.gp.task_regression.alone`). Where there are no sources, they differ from the first epoch on
+  or more and more.
 
 Component k has the weight
 
@@ -34,6 +35,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 SCALES = (0.5, 1.0, 2.0)
 ALONE_SCALES = (0.06, 0.25, 1.0)  # of scores, which are of the order of 1
+ONLY_SCALES = (0.05, 0.1, 0.2, 0.4)  # where there are no sources
 ALONE_NOISE = 0.1  # standard deviation, as a share of the scale
 OTHERWISE = 0.05  # prior weight of each of the last three kinds
 _GOLDEN = (5**0.5 - 1) / 2
@@ -51,7 +53,7 @@ class Components(NamedTuple):
         strength: of an unknown multiple of the sources' mean curves, 1 or 0.
         residual: of what no source shows.
         surface: of how curves differ among the configurations of a source.
-        alone: of how they differ where no source is known.
+        steady, growing: of how they differ where no source is known.
     """
 
     log_weight: Float[Array, "component"]
@@ -61,25 +63,26 @@ class Components(NamedTuple):
     strength: Float[Array, "component"]
     residual: Float[Array, "component"]
     surface: Float[Array, "component"]
-    alone: Float[Array, "component"]
+    steady: Float[Array, "component"]
+    growing: Float[Array, "component"]
 
     @classmethod
     def of(cls, dtype: jnp.dtype) -> "Components":
         """The components of the module docstring, in their order."""
         pairs = [(noise**2, residual**2) for noise in SCALES for residual in SCALES]
         weight = (1 - 3 * OTHERWISE) / len(pairs)
-        rows = [(weight, noise, 1, 1, 0, residual, 0, 0) for noise, residual in pairs]
-        rows.append((OTHERWISE, 1, 0, 1, 1, 1, 0, 0))
-        rows.append((OTHERWISE, 1, 0, 0, 0, 0, 1, 0))
+        rows = [(weight, noise, 1, 1, 0, residual, 0, 0, 0) for noise, residual in pairs]
+        rows.append((OTHERWISE, 1, 0, 1, 1, 1, 0, 0, 0))
+        rows.append((OTHERWISE, 1, 0, 0, 0, 0, 1, 0, 0))
         each = OTHERWISE / len(ALONE_SCALES)
-        rows += [(each, 0, 0, 0, 0, 0, 0, scale**2) for scale in ALONE_SCALES]
+        rows += [(each, 0, 0, 0, 0, 0, 0, scale**2, 0) for scale in ALONE_SCALES]
         return cls._of_rows(rows, dtype)
 
     @classmethod
     def of_target_alone(cls, dtype: jnp.dtype) -> "Components":
-        """The last of them, where there are no sources."""
-        weight = 1 / len(ALONE_SCALES)
-        rows = [(weight, 0, 1, 0, 0, 0, 0, scale**2) for scale in ALONE_SCALES]
+        """Where there are no sources: steady and growing differences, each on more scales."""
+        courses = [part for s in ONLY_SCALES for part in ((s**2, 0), (0, s**2))]
+        rows = [(1 / len(courses), 0, 1, 0, 0, 0, 0, *course) for course in courses]
         return cls._of_rows(rows, dtype)
 
     @classmethod
@@ -90,8 +93,9 @@ class Components(NamedTuple):
     @property
     def parts(self) -> Float[Array, "component part"]:
         """Factors of the parts of `TargetPrior.columns`, of which the course's is 1."""
-        parts = self.transfer, self.strength, self.residual, self.surface, self.alone
-        return jnp.stack([jnp.ones_like(self.transfer), *parts], 1)
+        factors = self.transfer, self.strength, self.residual, self.surface
+        parts = jnp.ones_like(self.transfer), *factors, self.steady, self.growing
+        return jnp.stack(parts, 1)
 
     def trusted(
         self, log_weights: Float[Array, "component"], count: Int[Array, ""]

@@ -54,7 +54,8 @@ class OffGrid(eqx.Module):
             error=_behind(prior.error, nothing, error, error_variance),
             residual=of_kernel(prior.residual, self.residual, one, 0 * one),
             surface=of_kernel(prior.surface, smooth.kernel, share, 1 - share),
-            alone=of_kernel(prior.alone, unknown, one, (1 - SMOOTH) * one),
+            steady=of_kernel(prior.steady, unknown, one, (1 - SMOOTH) * one),
+            growing=of_kernel(prior.growing, unknown, one, (1 - SMOOTH) * one),
         )
 
 

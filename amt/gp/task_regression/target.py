@@ -2,7 +2,7 @@ r"""A target in task regression: its prior from the sources, and conditioning on
 
 In the model of `amt.gp.task_regression.model` the prior of a target's curves is a mixture of normal
 ones (`amt.gp.task_regression.mixture`). That of component k has the mean \(m_k\) and a covariance
-that is a weighted sum of six parts,
+that is a weighted sum of seven parts,
 
 \[ \begin{aligned}
    \text{course}   &: K_u(e, e'), &
@@ -10,13 +10,14 @@ that is a weighted sum of six parts,
    \text{strength} &: \delta_{ce} \delta_{c'e'}, &
    \text{residual} &: K_C(c, c') K_E(e, e') + 1[c = c'] K_d(e, e'), &
    \text{surface}  &: R(c, c') V(e, e'), &
-   \text{alone}    &: A(c, c') B(e, e'),
+   \text{steady}   &: A(c, c') B(e, e'), &
+   \text{growing}  &: A(c, c') G(e, e'),
    \end{aligned} \]
 
 \(\Phi\) being the sources' curves times a root of the prior covariance of their weights, which are
 integrated out, and \(\kappa \otimes V_\kappa\) the error of the sources' curves themselves, at
 configurations that they do not have, or of which scores were filled in, \(\delta\) what the
-sources' mean curve of a configuration differs by from that of all, and \(A \otimes B\) of
+sources' mean curve of a configuration differs by from that of all, and A, B and G of
 `amt.gp.task_regression.alone`. Given n scores, the
 covariance is \(k - A^\top A\), with a row of A for each score, and one more score of the cell i
 adds the row
@@ -84,7 +85,7 @@ class TargetPrior(NamedTuple):
         typical: without transfer, of each epoch.
         weighted: Phi.
         course: K_u, the unknown level of the task included.
-        error, residual, surface, alone: the products of the module docstring.
+        error, residual, surface, steady, growing: the products of the module docstring.
         own: K_d.
         noise: variance of each epoch.
         components: factors of all of it.
@@ -98,7 +99,8 @@ class TargetPrior(NamedTuple):
     residual: Product
     own: Float[Array, "epoch epoch"]
     surface: Product
-    alone: Product
+    steady: Product
+    growing: Product
     noise: Float[Array, "epoch"]
     components: Components
 
@@ -114,7 +116,8 @@ class TargetPrior(NamedTuple):
     def noises(self) -> Float[Array, "component epoch"]:
         """Noise variance of each component."""
         of_sources = self.components.noise[:, None] * self.noise
-        return of_sources + ALONE_NOISE**2 * self.components.alone[:, None]
+        alone = self.components.steady + self.components.growing
+        return of_sources + ALONE_NOISE**2 * alone[:, None]
 
     def columns(
         self,
@@ -132,19 +135,20 @@ class TargetPrior(NamedTuple):
         transfer += self.error.column(config, epoch)[:, epochs]
         residual = self.residual.column(config, epoch).at[config].add(self.own[epoch])[:, epochs]
         course = jnp.broadcast_to(self.course[epoch, epochs], transfer.shape)
-        surface = self.surface.column(config, epoch)[:, epochs]
-        alone = self.alone.column(config, epoch)[:, epochs]
+        products = self.surface, self.steady, self.growing
+        others = (product.column(config, epoch)[:, epochs] for product in products)
         strength = self.direction[config, epoch] * self.direction[:, epochs]
-        return jnp.stack([course, transfer, strength, residual, surface, alone])
+        return jnp.stack([course, transfer, strength, residual, *others])
 
     def variances(self) -> Float[Array, "component config epoch"]:
         """Prior variance of each component."""
         transfer = jnp.sum(jnp.square(self.weighted), 0) + self.error.diagonal()
         residual = self.residual.diagonal() + jnp.diagonal(self.own)
         course = jnp.broadcast_to(jnp.diagonal(self.course), transfer.shape)
-        surface, alone = self.surface.diagonal(), self.alone.diagonal()
+        products = self.surface, self.steady, self.growing
         strength = jnp.square(self.direction)
-        parts = jnp.stack([course, transfer, strength, residual, surface, alone])
+        others = (product.diagonal() for product in products)
+        parts = jnp.stack([course, transfer, strength, residual, *others])
         return jnp.tensordot(self.components.parts, parts, 1)
 
     def among(self, config: Int[Array, "obs"], epoch: Int[Array, "obs"]) -> Float[Array, "p o o"]:
@@ -154,10 +158,11 @@ class TargetPrior(NamedTuple):
         own = jnp.where(config[:, None] == config, self.own[epoch][:, epoch], 0)
         residual = self.residual.among(config, epoch) + own
         course = self.course[epoch][:, epoch]
-        surface, alone = (part.among(config, epoch) for part in (self.surface, self.alone))
+        products = self.surface, self.steady, self.growing
+        others = (product.among(config, epoch) for product in products)
         direction = self.direction[config, epoch]
         strength = direction[:, None] * direction
-        return jnp.stack([course, transfer, strength, residual, surface, alone])
+        return jnp.stack([course, transfer, strength, residual, *others])
 
     def condition(
         self,

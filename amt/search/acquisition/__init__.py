@@ -31,6 +31,7 @@ __all__ = [
     "LOGARITHMS",
     "OF_MIXTURES",
     "RULES",
+    "WITHOUT_TASKS",
     "Acquisition",
     "Values",
     "expected_improvement",
@@ -69,6 +70,9 @@ GAINS: tuple[Acquisition, ...] = (expected_improvement, remaining_improvement)
 
 RULES = {"task_regression": "lead", "multi_task": "ucb"}
 """The acquisition function of each model that is used by default."""
+
+WITHOUT_TASKS = "thompson"
+"""The acquisition function that is used by default where there is no past task."""
 
 ACQUISITIONS: dict[str, Acquisition] = {
     "ucb": upper_confidence_bound,

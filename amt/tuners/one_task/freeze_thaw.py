@@ -67,7 +67,8 @@ def priors(problem: Problem) -> TargetPrior:
         strength=0 * each,
         residual=scales[:, 0],
         surface=0 * each,
-        alone=0 * each,
+        steady=0 * each,
+        growing=0 * each,
     )
 
     def of_lengthscale(lengthscale: Array) -> TargetPrior:
@@ -81,7 +82,8 @@ def priors(problem: Problem) -> TargetPrior:
             residual=Product((1 + r + jnp.square(r) / 3) * jnp.exp(-r), ones, everywhere),
             own=2**2 * decay,
             surface=nothing,
-            alone=nothing,
+            steady=nothing,
+            growing=nothing,
             noise=jnp.ones(len(epochs), dtype),
             components=components,
         )

@@ -1,6 +1,7 @@
 """Task regression where there is no past task: the target's own curves alone.
 
-The prior is `amt.gp.task_regression.alone`; the loop is that of `amt.tuners.task_regression`. The
+The prior is `amt.gp.task_regression.alone`; the loop is that of `amt.tuners.task_regression`, with
+another decision rule, `amt.search.acquisition.WITHOUT_TASKS`. The
 first configuration is drawn at random, as all are alike before. Of the sources it knows what kind
 of metric they have, and nothing else.
 """
@@ -14,9 +15,10 @@ from jaxtyping import PRNGKeyArray
 
 from amt.gp.task_regression.alone import target_alone, typical_score
 from amt.outcome import ArcsineOutcome
+from amt.search.acquisition import WITHOUT_TASKS
 from amt.search.fitting import stack
-from amt.tuners.record import HostProblem, Prepared, Pure, Record, RunStage
-from amt.tuners.task_regression import Learned, init, step
+from amt.tuners.record import HostProblem, Prepared, Record, RunStage
+from amt.tuners.task_regression import Learned, task_regression
 
 
 def prepare(
@@ -41,5 +43,5 @@ RECORD = Record(
     name="task_regression_alone",
     label="task regression, no past task",
     source="this library",
-    make=lambda: Pure(init, step, prepare),
+    make=lambda: task_regression(WITHOUT_TASKS)._replace(prepare=prepare),
 )

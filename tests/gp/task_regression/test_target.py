@@ -11,6 +11,7 @@ from jax.scipy.stats import multivariate_normal
 
 from amt.gp.grid import CurveGrid
 from amt.gp.observations import Observations
+from amt.gp.task_regression.alone import target_alone
 from amt.gp.task_regression.mixture import Components
 from amt.gp.task_regression.model import CommonScale, TaskRegression
 from amt.gp.task_regression.target import TargetPrior, TargetState
@@ -19,6 +20,7 @@ from tests.problems import small_curves
 
 TASKS, CONFIGS, EPOCHS, OBSERVED = 4, 6, 5, 7
 AS_LEARNED, UNKNOWN_STRENGTH, WITHOUT, ALONE = KINDS = 4, 9, 10, 12  # components
+COMPONENTS = 14
 
 
 def dense_prior(model: TaskRegression, grid: CurveGrid) -> tuple[jax.Array, jax.Array]:
@@ -50,11 +52,10 @@ def dense_prior(model: TaskRegression, grid: CurveGrid) -> tuple[jax.Array, jax.
     direction = (mean - typical).ravel()
     unknown = learned + direction[:, None] * direction
     r = jnp.sqrt(5 * jnp.sum((grid.features[:, None] - grid.features) ** 2, 2))
-    r /= 0.5 * grid.features.shape[1] ** 0.5
-    alike = 1 + 0.9 * (1 + r + r**2 / 3) * jnp.exp(-r) + 0.1 * jnp.eye(CONFIGS)
-    apart = jnp.abs(jnp.log(grid.epochs)[:, None] - jnp.log(grid.epochs)) * 5**0.5 / 2
+    r /= 0.2 * grid.features.shape[1] ** 0.5
+    alike = 1 + 0.86 * (1 + r + r**2 / 3) * jnp.exp(-r) + 0.14 * jnp.eye(CONFIGS)
+    apart = jnp.abs(jnp.log(grid.epochs)[:, None] - jnp.log(grid.epochs)) * 5**0.5 / 3
     course = 0.7 + 0.3 * (1 + apart + apart**2 / 3) * jnp.exp(-apart)
-    course *= (grid.epochs[:, None] * grid.epochs) ** 0.05
     alone = shared + jnp.kron(alike, course) * (0.25 / scale) ** 2
     means = jnp.stack([mean, typical, typical, typical]).reshape(len(KINDS), -1)
     return level + scale * means, scale**2 * jnp.stack([learned, unknown, without, alone])
@@ -169,17 +170,33 @@ def test_sources_that_mislead_lose_their_weight(mixture, flipped):
     assert (as_learned > 0.99) != flipped
     assert (as_learned < 0.01) == flipped
     np.testing.assert_array_equal(
-        posterior.trusted, (np.arange(14) >= UNKNOWN_STRENGTH) | (not flipped)
+        posterior.trusted, (np.arange(COMPONENTS) >= UNKNOWN_STRENGTH) | (not flipped)
     )
 
 
 def test_components_are_trusted_for_a_share_of_the_queries_that_is_their_weight():
     components = Components.of(jnp.dtype(float))
     trusted = jax.vmap(components.trusted, (None, 0))
-    learned = np.arange(14) < UNKNOWN_STRENGTH
-    even = jnp.log(jnp.full(14, 1 / 14))  # those as learned have 9/14
-    assert trusted(even, jnp.arange(10)).all()
+    learned = np.arange(COMPONENTS) < UNKNOWN_STRENGTH
+    most = jnp.log(jnp.where(learned, 0.6 / 9, 0.4 / 5))
+    assert trusted(most, jnp.arange(10)).all()
     doubted = jnp.log(jnp.where(learned, 0.3 / 9, 0.7 / 5))
     for_others = trusted(doubted, jnp.arange(1000))
     np.testing.assert_allclose(for_others[:, UNKNOWN_STRENGTH].mean(), 0.7, atol=2e-3)
     assert (for_others == (for_others[:, -1:] != learned)).all()
+
+
+def test_growing_differences_of_a_target_alone_are_those_of_their_formula():
+    features, epochs = np.random.default_rng(0).uniform(size=(CONFIGS, 2)), np.arange(1, 6) / 5
+    prior = target_alone(jnp.asarray(features), jnp.asarray(epochs), 0.5)
+    r = np.sqrt(5 * ((features[:, None] - features) ** 2).sum(2)) / (0.2 * 2**0.5)
+    alike = 1 + 0.86 * (1 + r + r**2 / 3) * np.exp(-r) + 0.14 * np.eye(CONFIGS)
+    apart = np.abs(np.log(epochs)[:, None] - np.log(epochs)) * 5**0.5 / 3
+    smooth = (1 + apart + apart**2 / 3) * np.exp(-apart)
+    growing = (epochs[:, None] * epochs) ** 0.5 * (0.7 + 0.3 * smooth)
+    shared = np.kron(np.ones((CONFIGS, CONFIGS)), 0.3**2 * smooth)
+    cells = np.divmod(np.arange(CONFIGS * EPOCHS), EPOCHS)
+    columns = jax.jit(jax.vmap(prior.columns))(*cells).reshape(len(cells[0]), 7, -1)
+    covariance = np.tensordot(prior.components.parts[-1], columns, (0, 1))
+    np.testing.assert_allclose(covariance, shared + 0.4**2 * np.kron(alike, growing), rtol=1e-10)
+    np.testing.assert_allclose(prior.noises()[-1], 0.04**2)
