@@ -23,7 +23,7 @@ from amt.outcome import ArcsineOutcome, Outcome
 SHARED = 1.0  # kappa
 SMOOTH = 0.86  # r
 _ACCURACY = 1.04  # score of 0.74, arcsin(sqrt(0.74)), that is expected of any task
-_LENGTHSCALE = 0.2  # as a share of the root of the number of features
+_LENGTHSCALES = {True: 0.5, False: 0.2}  # with and without sources, per root of the features
 _COURSES = {"steady": (0.0, 0.7, 3.0), "growing": (0.5, 0.7, 3.0)}  # power, share, lengthscale
 _SHARED_COURSE = 0.3  # standard deviation
 
@@ -33,22 +33,26 @@ def typical_score(outcome: Outcome | None) -> float:
     return _ACCURACY if isinstance(outcome, ArcsineOutcome) else 0.0
 
 
-def kernel(num_features: int, dtype: DTypeLike) -> Kernel:
-    """The part of kappa + R that different configurations have in common."""
-    lengthscale = jnp.full(num_features, _LENGTHSCALE * num_features**0.5, dtype)
+def kernel(num_features: int, dtype: DTypeLike, *, sources: bool) -> Kernel:
+    """The part of kappa + R that different configurations have in common.
+
+    Args:
+        sources: whether there are any.
+    """
+    lengthscale = jnp.full(num_features, _LENGTHSCALES[sources] * num_features**0.5, dtype)
     share, common = (Constant(jnp.asarray(value, dtype)) for value in (SMOOTH, SHARED))
     return common + share * Matern(lengthscale)
 
 
 def alone(
-    features: Float[Array, "config feature"], epochs: Float[Array, "epoch"]
+    features: Float[Array, "config feature"], epochs: Float[Array, "epoch"], *, sources: bool
 ) -> dict[str, Product]:
     """The steady and the growing covariance for s = 1, the last epoch being 1."""
     dtype = features.dtype
-    between = kernel(features.shape[1], dtype)(features, features)
-    own = (1 - SMOOTH) * jnp.eye(len(features), dtype=dtype)
+    between = kernel(features.shape[1], dtype, sources=sources)(features, features)
+    between += (1 - SMOOTH) * jnp.eye(len(features), dtype=dtype)
     courses = {name: _course(*numbers, dtype=dtype) for name, numbers in _COURSES.items()}
-    return {name: Product.of(between + own, k(epochs, epochs)) for name, k in courses.items()}
+    return {name: Product.of(between, k(epochs, epochs)) for name, k in courses.items()}
 
 
 def _course(power: float, share: float, lengthscale: float, *, dtype: DTypeLike) -> Course:
@@ -77,7 +81,7 @@ def target_alone(
         residual=zero,
         own=nothing,
         surface=zero,
-        **alone(features, epochs),
+        **alone(features, epochs, sources=False),
         noise=jnp.zeros(shape[1], dtype),
         components=Components.of_target_alone(dtype),
     )

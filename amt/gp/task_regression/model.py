@@ -252,7 +252,7 @@ class TaskRegression(eqx.Module):
             residual=Product.of(residual.config, variance * residual.fidelity),
             own=variance * (residual.own - jnp.diag(noise)),
             surface=Product.of(surface, variance * (of_shared + of_tasks)),
-            **alone(grid.features, grid.epochs),
+            **alone(grid.features, grid.epochs, sources=True),
             noise=variance * noise,
             components=Components.of(surface.dtype),
         )

@@ -47,7 +47,7 @@ class OffGrid(eqx.Module):
             return _behind(product, cross, between, factor * kernel(extra) + own)
 
         one, share = jnp.ones((), extra.dtype), smooth.share
-        unknown = kernel(features.shape[1], extra.dtype)
+        unknown = kernel(features.shape[1], extra.dtype, sources=len(prior.weighted) > 0)
         return prior._replace(
             mean=jnp.concatenate([prior.mean, weights @ prior.mean]),
             weighted=jnp.concatenate([prior.weighted, weights @ prior.weighted], 1),

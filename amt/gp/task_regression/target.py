@@ -254,7 +254,7 @@ class TargetState(NamedTuple):
         mean, variance: of the noise-free score of each configuration and epoch.
         rows: A of the module docstring; rows of zeros are of no score.
         log_density: log predictive density of all scores, each given those before it.
-        count: of the updates so far, those without a score included.
+        count: number of scores so far.
     """
 
     mean: Float[Array, "component config epoch"]
@@ -265,7 +265,7 @@ class TargetState(NamedTuple):
 
     @classmethod
     def init(cls, prior: TargetPrior, capacity: int) -> "TargetState":
-        """Start without scores, with room for `capacity` updates."""
+        """Start without scores, with room for `capacity` of them."""
         mean, variance = prior.means(), prior.variances()
         size, *shape = mean.shape
         rows = jnp.zeros((size, capacity, *shape), mean.dtype)
@@ -293,7 +293,7 @@ class TargetState(NamedTuple):
             variance=jnp.maximum(self.variance - jnp.square(added), 0),
             rows=self.rows.at[:, self.count].set(added),
             log_density=self.log_density + jnp.where(observed, density, 0),
-            count=self.count + 1,
+            count=self.count + jnp.asarray(observed),
         )
 
     def posterior(self, prior: TargetPrior) -> TargetPosterior:

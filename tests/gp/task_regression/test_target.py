@@ -52,7 +52,7 @@ def dense_prior(model: TaskRegression, grid: CurveGrid) -> tuple[jax.Array, jax.
     direction = (mean - typical).ravel()
     unknown = learned + direction[:, None] * direction
     r = jnp.sqrt(5 * jnp.sum((grid.features[:, None] - grid.features) ** 2, 2))
-    r /= 0.2 * grid.features.shape[1] ** 0.5
+    r /= 0.5 * grid.features.shape[1] ** 0.5
     alike = 1 + 0.86 * (1 + r + r**2 / 3) * jnp.exp(-r) + 0.14 * jnp.eye(CONFIGS)
     apart = jnp.abs(jnp.log(grid.epochs)[:, None] - jnp.log(grid.epochs)) * 5**0.5 / 3
     course = 0.7 + 0.3 * (1 + apart + apart**2 / 3) * jnp.exp(-apart)
@@ -115,6 +115,7 @@ def test_one_score_at_a_time_is_all_at_once(seed, count):
     at_once = jax.jit(TargetPrior.condition)(prior, Observations.of(entries, OBSERVED, jnp.float64))
     for mine, theirs in zip(at_once[:3], posterior[:3], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-8, atol=1e-8)
+    np.testing.assert_array_equal(at_once.trusted, posterior.trusted)
 
 
 def test_float32_is_close_and_finite():
