@@ -138,7 +138,7 @@ def multi_task(args: argparse.Namespace, console: Console) -> None:
 
 
 def with_missing(curves: LearningCurves, share: float) -> LearningCurves:
-    """The same without a share of the runs, drawn at random."""
+    """Remove a random share of the learning curves."""
     gone = np.random.default_rng(0).uniform(size=curves.scores.shape[:2]) < share
     return replace(curves, scores=np.where(gone[:, :, None], np.nan, curves.scores))
 

@@ -540,18 +540,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def seeds_of(job: Job) -> int:
-    """How often each split of a run is repeated, at random: by seeds, and by draws of sources."""
+    """Number of random repetitions of each split of a run: seeds times draws of sources."""
     return job.values["seeds"] * job.values["draws"]
 
 
 def few_seeds(job: Job) -> str | None:
-    """What is wrong with a run of too few seeds."""
+    """The reason why a run has too few seeds for a published table; None if it has enough."""
     count = seeds_of(job)
     return f"has {count} of {SEEDS} seeds that a published table has" if count < SEEDS else None
 
 
 def with_seeds(content: Content, sources: Sources) -> Content:
-    """A part that says of how many seeds it is, if it is of runs."""
+    """Add the number of seeds to a part of the paper that is made of runs."""
     counts = sorted({seeds_of(job) for source in sources.values() for job in source.jobs.values()})
     if not counts:
         return content

@@ -34,7 +34,8 @@ from amt.files import read_json
 from amt.parameters import Learned, learned
 
 Priors = Literal["declared", "learned"]
-"""Those that stand where fields are declared, or those learned from databases where there are."""
+"""Which priors a fit uses: "declared" for those that the fields of a model declare, "learned" for
+those fitted to past databases, where a parameter has one."""
 
 LEARNED = Path(__file__).parent / "learned_priors.json"
 """The priors learned from databases, with their origin: `scripts/learn_priors.py` writes it."""
@@ -77,16 +78,10 @@ def log_prior(model: Any, priors: Priors = "declared") -> Float[Array, ""]:
     others = [jnp.sum(prior.log_prob(free)) for prior, free in pairs if type(prior) is not Normal]
     total = jnp.asarray(sum(others))
     if normal:  # as one distribution: one for each leaf makes a large program
-
-        def together(values: list[Array]) -> Array:
-            shaped = [
-                jnp.full(free.shape, x, free.dtype)
-                for x, (_, free) in zip(values, normal, strict=True)
-            ]
-            return jnp.concatenate([x.ravel() for x in shaped])
-
-        prior = Normal(
-            *(together([getattr(p, name) for p, _ in normal]) for name in ("loc", "scale"))
-        )
-        total += jnp.sum(prior.log_prob(together([free for _, free in normal])))
+        rows = [
+            [jnp.full(free.shape, x, free.dtype).ravel() for x in (free, prior.loc, prior.scale)]
+            for prior, free in normal
+        ]
+        values, means, deviations = (jnp.concatenate(c) for c in zip(*rows, strict=True))
+        total += jnp.sum(Normal(means, deviations).log_prob(values))
     return total

@@ -6,17 +6,17 @@ import numpy as np
 
 from amt.curves import LearningCurves
 
-_STEP = 0.25  # of scores, which are of the order of 1
+UNKNOWN_SCALE = 0.25  # of scores, which are of the order of 1
 
 
 def failed_score(sources: LearningCurves, told: Iterable[float]) -> float:
     """Last score that stands for a run that diverged, crashed or ran out of memory.
 
     One standard deviation of the sources' last scores below the worst of these and of the scores
-    told, in the same units; without sources, `_STEP` below the worst that was told.
+    told, in the same units; without sources, `UNKNOWN_SCALE` below the worst that was told.
     """
     if not sources.num_tasks:
-        return min(told, default=0.0) - _STEP
+        return min(told, default=0.0) - UNKNOWN_SCALE
     last = sources.scores[:, :, -1]
     last = last[np.isfinite(last)]
     if not last.size:

@@ -25,7 +25,8 @@ SMOOTH = 0.86  # r
 _ACCURACY = 1.04  # score of 0.74, arcsin(sqrt(0.74)), that is expected of any task
 _LENGTHSCALES = {True: 0.5, False: 0.2}  # with and without sources, per root of the features
 _COURSES = {"steady": (0.0, 0.7, 3.0), "growing": (0.5, 0.7, 3.0)}  # power, share, lengthscale
-_SHARED_COURSE = 0.3  # standard deviation
+_SHARED_COURSE = (0.0, 0.0, 3.0)
+_SHARED_SCALE = 0.3  # standard deviation of it
 
 
 def typical_score(outcome: Outcome | None) -> float:
@@ -69,14 +70,14 @@ def target_alone(
     """
     dtype, shape = features.dtype, (len(features), len(epochs))
     mean = jnp.full(shape, level, dtype)
-    shared = _course(0.0, 0.0, 3.0, dtype=dtype)
+    shared = _course(*_SHARED_COURSE, dtype=dtype)
     each, nothing = jnp.zeros((shape[0],) * 2, dtype), jnp.zeros((shape[1],) * 2, dtype)
     zero = Product.of(each, nothing)
     return TargetPrior(
         mean=mean,
         typical=mean[0],
         weighted=jnp.zeros((0, *shape), dtype),
-        course=_SHARED_COURSE**2 * shared(epochs, epochs),
+        course=_SHARED_SCALE**2 * shared(epochs, epochs),
         error=zero,
         residual=zero,
         own=nothing,

@@ -104,13 +104,13 @@ class _Projected(NamedTuple):
 
 
 def _placed(array: Array, mesh: Mesh, spec: PartitionSpec) -> Array:
-    """The same, placed on devices; where no more is said, the compiler chooses."""
+    """Constrain how an array is placed on the devices of a mesh."""
     mesh = Mesh(mesh.devices, mesh.axis_names)  # no axis of explicit placement
     return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, spec))
 
 
 def _spread(array: Float[Array, "row ..."], mesh: Mesh) -> Float[Array, "padded ..."]:
-    """Rows spread over devices, filled up by zeros to as many for each."""
+    """Spread the rows of an array over devices, padded by zeros to as many for each."""
     array = _placed(array, mesh, PartitionSpec())  # what it is made of is not spread
     missing = -len(array) % mesh.size
     padded = jnp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))

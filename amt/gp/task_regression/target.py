@@ -109,6 +109,11 @@ class TargetPrior(NamedTuple):
         """Difference delta of the sources' mean curve of each configuration from that of all."""
         return self.mean - self.typical
 
+    @property
+    def separable(self) -> tuple[Product, ...]:
+        """The parts behind the residual that are products, in the order of `Components.parts`."""
+        return self.surface, self.steady, self.growing
+
     def means(self) -> Float[Array, "component config epoch"]:
         """Prior mean of each component."""
         return self.typical + self.components.shared[:, None, None] * self.direction
@@ -135,8 +140,7 @@ class TargetPrior(NamedTuple):
         transfer += self.error.column(config, epoch)[:, epochs]
         residual = self.residual.column(config, epoch).at[config].add(self.own[epoch])[:, epochs]
         course = jnp.broadcast_to(self.course[epoch, epochs], transfer.shape)
-        products = self.surface, self.steady, self.growing
-        others = (product.column(config, epoch)[:, epochs] for product in products)
+        others = (product.column(config, epoch)[:, epochs] for product in self.separable)
         strength = self.direction[config, epoch] * self.direction[:, epochs]
         return jnp.stack([course, transfer, strength, residual, *others])
 
@@ -145,9 +149,8 @@ class TargetPrior(NamedTuple):
         transfer = jnp.sum(jnp.square(self.weighted), 0) + self.error.diagonal()
         residual = self.residual.diagonal() + jnp.diagonal(self.own)
         course = jnp.broadcast_to(jnp.diagonal(self.course), transfer.shape)
-        products = self.surface, self.steady, self.growing
         strength = jnp.square(self.direction)
-        others = (product.diagonal() for product in products)
+        others = (product.diagonal() for product in self.separable)
         parts = jnp.stack([course, transfer, strength, residual, *others])
         return jnp.tensordot(self.components.parts, parts, 1)
 
@@ -158,8 +161,7 @@ class TargetPrior(NamedTuple):
         own = jnp.where(config[:, None] == config, self.own[epoch][:, epoch], 0)
         residual = self.residual.among(config, epoch) + own
         course = self.course[epoch][:, epoch]
-        products = self.surface, self.steady, self.growing
-        others = (product.among(config, epoch) for product in products)
+        others = (product.among(config, epoch) for product in self.separable)
         direction = self.direction[config, epoch]
         strength = direction[:, None] * direction
         return jnp.stack([course, transfer, strength, residual, *others])

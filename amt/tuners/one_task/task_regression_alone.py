@@ -1,9 +1,9 @@
 """Task regression where there is no past task: the target's own curves alone.
 
 The prior is `amt.gp.task_regression.alone`; the loop is that of `amt.tuners.task_regression`, with
-another decision rule, `amt.search.acquisition.WITHOUT_TASKS`. The
-first configuration is drawn at random, as all are alike before. Of the sources it knows what kind
-of metric they have, and nothing else.
+another decision rule, `amt.search.acquisition.WITHOUT_TASKS`. The first configuration is drawn at
+random, as all are alike before. Of the sources it knows what kind of metric they have, and nothing
+else.
 """
 
 from collections.abc import Sequence
