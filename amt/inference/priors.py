@@ -78,10 +78,11 @@ def log_prior(model: Any, priors: Priors = "declared") -> Float[Array, ""]:
     others = [jnp.sum(prior.log_prob(free)) for prior, free in pairs if type(prior) is not Normal]
     total = jnp.asarray(sum(others))
     if normal:  # as one distribution: one for each leaf makes a large program
-        rows = [
-            [jnp.full(free.shape, x, free.dtype).ravel() for x in (free, prior.loc, prior.scale)]
-            for prior, free in normal
-        ]
+
+        def row(free: Array, *numbers: Any) -> list[Array]:
+            return [jnp.full(free.shape, x, free.dtype).ravel() for x in (free, *numbers)]
+
+        rows = [row(free, prior.loc, prior.scale) for prior, free in normal]
         values, means, deviations = (jnp.concatenate(c) for c in zip(*rows, strict=True))
         total += jnp.sum(Normal(means, deviations).log_prob(values))
     return total
