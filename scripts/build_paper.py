@@ -216,11 +216,11 @@ def _places(run: Any, pairs: Any) -> str:
     areas, places = (run.set_index("method")[n] for n in ("area", "place"))
     ahead = areas[areas < areas[OURS]]
     before = places[places < places[OURS]].sort_values()
-    text = f"Task regression has a mean area of {areas[OURS]:.1f}\\%"
+    text = f"Task regression has a mean area of {areas[OURS]:.2f}\\%"
     if len(ahead):
-        text += f", behind {_named(ahead, '{:.1f}')}"
+        text += f", behind {_named(ahead, '{:.2f}')}"
     else:
-        text += f", the smallest of all; next is {_named(areas.drop(OURS)[:1], '{:.1f}')}"
+        text += f", the smallest of all; next is {_named(areas.drop(OURS)[:1], '{:.2f}')}"
     text += f", and a mean place of {places[OURS]:.1f} among {len(run)}"
     text += f", behind {_named(before, '{:.1f}')}. " if len(before) else ", the best. "
     certain = pairs[OURS].drop(OURS) < SIGNIFICANT

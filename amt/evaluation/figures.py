@@ -148,7 +148,7 @@ def difference_figure(places: pd.Series, pairs: pd.DataFrame, title: str) -> Fig
     labels = {method: label_of(str(method)) for method in places.index}
     figure = Figure(figsize=(WIDTH, 1.2 + 0.17 * len(places)), layout="constrained")
     axes = figure.subplots()
-    critical_difference_diagram(
+    drawn: Any = critical_difference_diagram(
         places.rename(labels),
         pairs.rename(index=labels, columns=labels),
         ax=axes,
@@ -159,6 +159,8 @@ def difference_figure(places: pd.Series, pairs: pd.DataFrame, title: str) -> Fig
         marker_props={"color": "black", "s": 10},
         crossbar_props={"color": "black", "marker": "", "linewidth": 2},
     )
+    for (bar,) in drawn["crossbars"]:  # its points are a set's: in another order in each process
+        bar.set_xdata(sorted(bar.get_xdata()))
     axes.tick_params(labelsize=TICK)
     figure.suptitle(title, fontsize=TITLE)
     return figure
