@@ -308,9 +308,8 @@ def fidelity_quality(sources: Sources) -> Content:
     figures, sections, rows, sentences = {}, [], [], []
     for name, source in sources.items():
         table, figures[f"fidelity_quality-{name}"] = fidelity_output(source.settings)
-        shown = table["recommended"].to_numpy(bool, copy=True)
-        shown[thinned(len(table), 12)] = True
-        sections.append(f"### {title_of(name)}\n\n{markdown(table[shown])}")
+        shown = table["recommended"] | table.index.isin(thinned(len(table), 12))
+        sections.append(f"### {title_of(name)}\n\n{markdown(table.loc[shown])}")
         best = table.loc[table["recommended"]].iloc[0]
         for row in (table.iloc[0], best):
             rows.append(

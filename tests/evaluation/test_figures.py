@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from amt.evaluation.figures import recommendation_figure, save_figure, styles
+from amt.evaluation.figures import difference_figure, recommendation_figure, save_figure, styles
 from amt.evaluation.statistics import label_of
 from tests.problems import METHODS, made_up_results
 
@@ -68,3 +68,16 @@ def test_the_same_figure_is_the_same_file(results, tmp_path, ending):
     one, two = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("one", "two"))
     assert len(one) > 1000
     assert one == two
+
+
+def test_bars_of_a_critical_difference_diagram_go_from_the_best_place_to_the_worst():
+    """In the library's own order of a set of names, a figure would differ between processes."""
+    pytest.importorskip("scikit_posthocs")
+    names = [f"method {number}" for number in range(12)]
+    far = np.abs(np.subtract.outer(np.arange(12), np.arange(12))) > 8
+    pairs = pd.DataFrame(np.where(far, 0.0, 1.0), names, names)
+    figure = difference_figure(pd.Series(np.linspace(1, 12, 12), names), pairs, "places")
+    bars = [line for line in figure.axes[0].lines if line.get_linewidth() == 2]
+    assert [len(bar.get_xdata()) for bar in bars] == [9, 9, 9, 9]
+    for bar in bars:
+        assert (np.diff(bar.get_xdata()) > 0).all()
