@@ -61,6 +61,7 @@ def both(model: TaskRegression, grid: CurveGrid):
     return tuple(jax.value_and_grad(weighted, has_aux=True)(free, f) for f in (fast, dense))
 
 
+@jax.jit
 def changed(model: TaskRegression, seed: int) -> TaskRegression:
     """All parameters moved at random."""
     free, constrain = unconstrain(model)
