@@ -14,8 +14,8 @@ from amt.gp.task_regression.alone import target_alone
 from amt.gp.task_regression.mixture import Components
 from amt.gp.task_regression.model import CommonScale, TaskRegression
 from amt.gp.task_regression.target import TargetPrior, TargetState
-from tests.gp.task_regression.test_likelihood import KEY, changed
-from tests.problems import small_curves
+from tests.gp.task_regression.test_likelihood import KEY
+from tests.problems import moved, small_curves
 
 TASKS, CONFIGS, EPOCHS, OBSERVED = 4, 6, 5, 7
 AS_LEARNED, UNKNOWN_STRENGTH, WITHOUT, ALONE = KINDS = 4, 9, 10, 12  # components
@@ -94,7 +94,7 @@ def by_dense_algebra(mean, covariance, noise, cells, scores):
 def test_one_score_at_a_time_is_all_at_once(seed, count):
     curves = small_curves(TASKS, CONFIGS, EPOCHS, seed=seed)
     grid = CurveGrid.of(curves)
-    prior, mean, covariance = problem(changed(TaskRegression.init(curves, KEY), seed), grid)
+    prior, mean, covariance = problem(moved(TaskRegression.init(curves, KEY), seed, 0.5), grid)
     rng = np.random.default_rng(seed)
     cells = rng.permutation(CONFIGS * EPOCHS)[:OBSERVED]
     told = rng.permutation(np.arange(OBSERVED) < count)
