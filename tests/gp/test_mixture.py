@@ -28,7 +28,7 @@ def test_a_mixture_of_one_model_twice_tunes_as_the_model():
     sources, target = CURVES.split(CURVES.tasks[:3], CURVES.tasks[3])
     grid = CurveGrid.of(sources)
     model = MultiTaskGP.init(sources, jax.random.key(0), config="matern")
-    target = target.scores[0]
+    target = jax.device_put(target.scores[0])
 
     @jax.jit
     def both():
@@ -156,7 +156,12 @@ def test_a_component_without_weight_does_not_count_whatever_it_predicts(bad):
 
 def test_a_mixture_with_all_weight_on_one_component_is_that_component(mixed):
     *_, mixture = mixed
-    sure = Mixture.of(first_of_each(mixture), np.asarray([-np.inf, 0.0, -np.inf]))
-    posterior = jax.device_get(jax.jit(lambda m: m.condition(TOLD))(sure))
+
+    @jax.jit
+    def condition(components, log_weights):
+        return Mixture.of(components, log_weights).condition(TOLD)
+
+    sure = np.asarray([-np.inf, 0.0, -np.inf])
+    posterior = jax.device_get(condition(first_of_each(mixture), sure))
     assert not np.isnan(average(posterior, posterior.variance)).any()
     np.testing.assert_array_equal(average(posterior, posterior.mean), posterior.mean[1])

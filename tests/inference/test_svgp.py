@@ -32,7 +32,7 @@ CURVES = small_curves(4, 4, 3)
 def problem(dtype=jnp.float64, **kernels):
     sources, target = CURVES.split(CURVES.tasks[:3], CURVES.tasks[3])
     model = MultiTaskGP.init(sources, jax.random.key(0), dtype=dtype, **kernels)
-    return model, CurveGrid.of(sources, dtype), target.scores[0].astype(dtype)
+    return model, CurveGrid.of(sources, dtype), jax.device_put(target.scores[0].astype(dtype))
 
 
 MODEL, GRID, _ = problem(task="icm", config="matern", fidelity="matern", noise="task_epoch")

@@ -133,11 +133,15 @@ def test_profile_likelihood_of_one_task_configuration_or_epoch(shape):
     check_profile(*problem(0, shape=shape))
 
 
+solve = jax.jit(Kronecker().solve)
+dense_solve = jax.jit(oracle.solve)
+
+
 @given(SEEDS)
 def test_solves_for_the_likelihood_and_the_means(seed):
     factors, scores, _ = problem(seed)
-    value, means, converged = jax.jit(Kronecker().solve)(factors, scores)
-    assert_close((value, means), jax.jit(oracle.solve)(factors, scores))
+    value, means, converged = solve(factors, scores)
+    assert_close((value, means), dense_solve(factors, scores))
     assert converged
 
 

@@ -17,7 +17,9 @@ from tests.oracle import Gram
 def processes():
     rng = np.random.default_rng(0)
     shape = (3, 4, 5)
-    kernel = KroneckerKernel(Gram(random_gram(rng, 3)), ExpSquared(scale=0.8), Matern52(scale=2.0))
+    kernel = KroneckerKernel(
+        Gram(jax.device_put(random_gram(rng, 3))), ExpSquared(scale=0.8), Matern52(scale=2.0)
+    )
     configs, epochs = rng.normal(size=(4, 2)), np.linspace(0.2, 1, 5)
     X = jax.device_get(jax.jit(grid_points)(np.arange(3), configs, epochs))
     noise = np.kron([0.1, 0.2, 0.3], np.kron(np.ones(4), np.linspace(2, 1, 5)))
