@@ -45,14 +45,9 @@ def known(rng: np.random.Generator) -> MultiTaskGP:
     )
 
 
-@jax.jit
-def grams_of(model: MultiTaskGP, x: np.ndarray, epochs: np.ndarray) -> tuple[jax.Array, ...]:
-    return model.task.gram(), model.config(x, x), model.fidelity(epochs, epochs)
-
-
 def simulate(model: MultiTaskGP, means: np.ndarray, rng: np.random.Generator) -> CurveGrid:
     features, epochs = rng.uniform(size=(CONFIGS, 2)), np.linspace(1 / EPOCHS, 1, EPOCHS)
-    grams = grams_of(model, features, epochs)
+    grams = model.task.gram(), model.config(features, features), model.fidelity(epochs, epochs)
     roots = [np.linalg.cholesky(np.asarray(g) + 1e-9 * np.eye(len(g))) for g in grams]
     scores = np.einsum("ti,cj,ek,ijk->tce", *roots, rng.normal(size=SHAPE))
     scores += means[:, None, None]

@@ -197,8 +197,8 @@ def test_what_is_below_the_noise_can_be_left_out():
     (factors, scores), solver = likelihood_problem(3, "curves", (3, 6, 40))
     epochs = np.arange(1, 41) / 40
     kernel = AT2Fidelity(*map(np.asarray, (0.7, 0.7, 0.7)))
-    scores = 0.01 * np.asarray(scores)
-    noise = np.full(3, 1e-4), np.ones(40), np.full(3, 1e-4)
+    scores = jax.device_put(0.01 * np.asarray(scores))
+    noise = jax.device_put((np.full(3, 1e-4), np.ones(40), np.full(3, 1e-4)))
 
     def in_parameters(rank):
         def value(kernel):
@@ -248,9 +248,9 @@ def test_curves_that_are_all_whole_and_not_on_every_task(nugget):
         profile = oracle.profile(oracle.of_model(model, grid), grid.scores)
         return profile, oracle.curves(model.sources(grid))
 
-    profile, curves = dense(model)
+    profile, every_curve = dense(model)
     assert_close((value, means), profile)
-    assert_close(want[2], curves, 1e-6)
+    assert_close(want[2], every_curve, 1e-6)
 
     *_, got = results("float32")
     leaves = jax.tree.leaves(got)
