@@ -104,11 +104,11 @@ def hold_out(sources: LearningCurves, seed: int, config: str) -> Callable[[str],
     learned = sources.select(configs=configs.tolist(), epochs=sources.epochs[epochs].tolist())
 
     def problem(dtype: str) -> Problem:
-        grid = CurveGrid.of(sources, dtype)
+        grid = jax.device_get(CurveGrid.of(sources, dtype))
 
         def part(configs, epochs):
             scores = grid.scores[:, configs][:, :, epochs]
-            return CurveGrid(scores, grid.features[configs], grid.epochs[epochs])
+            return jax.device_put(CurveGrid(scores, grid.features[configs], grid.epochs[epochs]))
 
         start = MultiTaskGP.init(learned, jax.random.key(0), dtype=dtype, config=config)
         held_out = {"epochs": part(configs, between), "configs": part(other, index)}

@@ -271,13 +271,31 @@ def condition(
     """
     sources = _with_nugget(sources)
     means = source_means(sources) if means is None else means
+    config, epoch, score = _told(observations, pending)
+    before = _given_scores(sources, full, means, config, epoch, score, extra)
+    if pending is None:
+        return before
+    score = _believed(score, before.mean, pending)
+    return _given_scores(sources, full, means, config, epoch, score, extra)
+
+
+@jax.jit
+def _told(observations: Observations, pending: Observations | None) -> tuple[Array, ...]:
+    """Configurations, epochs and scores, NaN in what is padding; behind them what is pending."""
     config, epoch, score, _ = observations
     score = jnp.where(observations.mask, score, jnp.nan)
     if pending is None:
-        return _given_scores(sources, full, means, config, epoch, score, extra)
-    config, epoch = jnp.append(config, pending.config), jnp.append(epoch, pending.epoch)
-    unknown = jnp.append(score, jnp.full(len(pending.score), jnp.nan))
-    before = _given_scores(sources, full, means, config, epoch, unknown, extra)
-    believed = before.mean[pending.config, pending.epoch]
-    both = jnp.append(score, jnp.where(pending.mask, believed, jnp.nan))
-    return _given_scores(sources, full, means, config, epoch, both, extra)
+        return config, epoch, score
+    unknown = jnp.full(len(pending.score), jnp.nan)
+    return (
+        jnp.append(config, pending.config),
+        jnp.append(epoch, pending.epoch),
+        jnp.append(score, unknown),
+    )
+
+
+@jax.jit
+def _believed(score: Array, mean: Array, pending: Observations) -> Array:
+    """Scores of what is pending, at the end, that are the mean."""
+    believed = jnp.where(pending.mask, mean[pending.config, pending.epoch], jnp.nan)
+    return score.at[-len(believed) :].set(believed)

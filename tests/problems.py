@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import equinox as eqx
 import numpy as np
 import pandas as pd
 from ConfigSpace import (
@@ -14,6 +15,7 @@ from ConfigSpace import (
 
 from amt.curves import LearningCurves
 from amt.evaluation.statistics import METRICS
+from amt.parameters import unconstrain
 
 METHODS = ("amt", "task_regression", "best_list", "source_best", "one_epoch_each", "random_search")
 """The tuners that `experiments/conf/at2.yaml` names."""
@@ -84,6 +86,23 @@ def small_curves(
         tasks=[f"task {t}" for t in range(num_tasks)],
         scores=scores,
     )
+
+
+def moved(model, seed, scale):
+    """The model with every learned value moved at random, by `scale` where it is unconstrained."""
+    rng = np.random.default_rng(seed)
+    free = eqx.filter_eval_shape(_free, model)
+    return _shifted(model, tuple(scale * rng.normal(size=f.shape).astype(f.dtype) for f in free))
+
+
+def _free(model):
+    return unconstrain(model).free
+
+
+@eqx.filter_jit
+def _shifted(model, by):
+    free, constrain = unconstrain(model)
+    return constrain(tuple(f + b for f, b in zip(free, by, strict=True)))
 
 
 def made_up_results(splits: int = 3, budget: int = 12) -> pd.DataFrame:

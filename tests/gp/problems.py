@@ -1,5 +1,6 @@
 """Random sources, targets and observations, all of one shape unless asked for another."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,7 +70,7 @@ def random_sources(seed, missing=None, shape=SHAPE, *, degenerate=False, nugget=
     inputs = Inputs(
         Gram(config), Gram(fidelity), np.arange(configs)[:, None] + 0.0, np.arange(epochs) + 0.0
     )
-    return jax.tree.map(jnp.asarray, Sources(KnownTask(full), factors, scores, inputs))
+    return jax.device_put(Sources(KnownTask(full), factors, scores, inputs))
 
 
 def with_full(sources: Sources, full) -> Sources:
@@ -82,7 +83,7 @@ def with_full(sources: Sources, full) -> Sources:
 
 def extra_features(shape=SHAPE):
     """Features of the configurations off the grid."""
-    return jnp.asarray(shape[1] + np.arange(EXTRA)[:, None] + 0.0)
+    return shape[1] + np.arange(EXTRA)[:, None] + 0.0
 
 
 def random_observations(seed, count, configs=CONFIGS, epochs=EPOCHS) -> Observations:
@@ -90,10 +91,10 @@ def random_observations(seed, count, configs=CONFIGS, epochs=EPOCHS) -> Observat
     rng = np.random.default_rng(seed)
     index = rng.permutation(configs * epochs)[:CAPACITY]
     return Observations(
-        jnp.asarray(np.resize(index // epochs, CAPACITY)),
-        jnp.asarray(np.resize(index % epochs, CAPACITY)),
-        jnp.asarray(rng.normal(size=CAPACITY)),
-        jnp.asarray(min(count, len(index))),
+        np.resize(index // epochs, CAPACITY),
+        np.resize(index % epochs, CAPACITY),
+        rng.normal(size=CAPACITY),
+        np.asarray(min(count, len(index))),
     )
 
 
@@ -105,12 +106,21 @@ def observed_curves(scores, whole=0, capacity=None) -> ObservedCurves:
     part = np.setdiff1d(np.flatnonzero(there.any(2)), first)
     capacity = size - len(first) if capacity is None else capacity
     rest = np.full(capacity - len(part), size)
-    return ObservedCurves(jnp.asarray(first), jnp.asarray(np.r_[part, rest]), there.shape[2])
+    return ObservedCurves(*jax.device_put((first, np.r_[part, rest])), there.shape[2])
 
 
 def observed_curves_of(sources: Sources, missing) -> ObservedCurves:
     """Two whole curves of each task by themselves where there are for sure as many."""
     return observed_curves(sources.scores, 2 * len(sources.scores) if missing == "whole" else 0)
+
+
+def in_float32(tree):
+    """The same with the numbers in float32."""
+
+    def single(leaf):
+        return np.asarray(leaf, np.float32) if eqx.is_inexact_array_like(leaf) else leaf
+
+    return jax.tree.map(single, tree)
 
 
 def symmetric(tree):
@@ -121,7 +131,8 @@ def symmetric(tree):
 
 def assert_close(got, want, tolerance=1e-8):
     """Leaf by leaf, relative to the largest value of each and at least 1."""
-    for mine, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    pairs = zip(*map(jax.tree.leaves, jax.device_get((got, want))), strict=True)
+    for mine, theirs in pairs:
         assert mine.shape == theirs.shape
         scale = 1 + np.abs(theirs).max(initial=0)
         np.testing.assert_allclose(mine, theirs, rtol=tolerance, atol=tolerance * scale)

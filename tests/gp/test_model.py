@@ -21,21 +21,11 @@ from amt.inference.svgp import fit_svgp
 from amt.inference.variational import fit_svi
 from amt.kernels import KERNELS
 from amt.parameters import unconstrain
-from amt.search.fitting import stack
 from tests import oracle
-from tests.problems import small_curves
+from tests.problems import moved, small_curves
 
 NOISES = ["homoscedastic", "task", "epoch", "task_epoch"]
 COMPLETE = small_curves()
-
-
-def perturbed(model, seed=0):
-    """The model with every learned value moved."""
-    free, constrain = unconstrain(model)
-    keys = jax.random.split(jax.random.key(seed), len(free))
-    return constrain(
-        tuple(f + 0.3 * jax.random.normal(k, f.shape) for f, k in zip(free, keys, strict=True))
-    )
 
 
 def without(curves, missing):
@@ -64,7 +54,7 @@ def dense_with_gradients(model, grid):
 
     One program for a grid, whichever of its scores are missing.
     """
-    return _dense_with_gradients(model, dataclasses.replace(grid, complete=False))
+    return jax.device_get(_dense_with_gradients(model, dataclasses.replace(grid, complete=False)))
 
 
 def with_gradients(model, grid, solver=None):
@@ -74,12 +64,12 @@ def with_gradients(model, grid, solver=None):
         value, means, _ = constrain(free).log_likelihood(grid, solver)
         return value, means
 
-    return jax.jit(jax.value_and_grad(value, has_aux=True))(free)
+    return jax.device_get(jax.jit(jax.value_and_grad(value, has_aux=True))(free))
 
 
 def assert_gradients_close(gradients, slow, tolerance=1e-8):
     for got, want in zip(gradients, slow, strict=True):
-        atol = tolerance * (1 + jnp.abs(want).max())
+        atol = tolerance * (1 + np.abs(want).max())
         np.testing.assert_allclose(got, want, rtol=tolerance, atol=atol)
 
 
@@ -89,7 +79,8 @@ def assert_gradients_close(gradients, slow, tolerance=1e-8):
 )
 def test_likelihood_and_gradients_equal_dense_algebra(noise, kernels):
     grid = CurveGrid.of(COMPLETE)
-    model = perturbed(MultiTaskGP.init(COMPLETE, jax.random.key(0), noise=noise, **kernels))
+    model = MultiTaskGP.init(COMPLETE, jax.random.key(0), noise=noise, **kernels)
+    model = moved(model, 0, 0.3)
     (value, means), gradients = with_gradients(model, grid)
     (expected, expected_means), slow = dense_with_gradients(model, grid)
     np.testing.assert_allclose(value, expected, rtol=1e-8)
@@ -101,7 +92,8 @@ def test_likelihood_and_gradients_equal_dense_algebra(noise, kernels):
 def test_the_means_are_at_the_maximum_of_the_likelihood():
     """Moving any of them lowers the dense likelihood."""
     grid = CurveGrid.of(COMPLETE)
-    model = perturbed(MultiTaskGP.init(COMPLETE, jax.random.key(0), config="matern", task="icm"))
+    model = MultiTaskGP.init(COMPLETE, jax.random.key(0), config="matern", task="icm")
+    model = moved(model, 0, 0.3)
 
     @jax.jit
     def slope():
@@ -110,7 +102,7 @@ def test_the_means_are_at_the_maximum_of_the_likelihood():
         columns = oracle.design(grid.scores)
         return value, jax.grad(lambda means: dense.log_density(columns @ means))(means)
 
-    value, at_means = slope()
+    value, at_means = jax.device_get(slope())
     np.testing.assert_allclose(at_means, 0, atol=1e-6 * abs(value))
 
 
@@ -119,10 +111,10 @@ def test_float32_likelihood_agrees_to_1e3_and_is_finite():
     for dtype in ("float64", "float32"):
         grid = CurveGrid.of(COMPLETE, dtype)
         model = MultiTaskGP.init(COMPLETE, jax.random.key(0), dtype="float64")
-        model = jax.tree.map(lambda a: a.astype(dtype), model)  # noqa: B023
+        model = jax.device_put(jax.tree.map(lambda a: np.asarray(a, dtype), model))  # noqa: B023
         (value, _), gradients = with_gradients(model, grid)
         assert value.dtype == dtype
-        assert all(jnp.isfinite(g).all() for g in gradients)
+        assert all(np.isfinite(g).all() for g in gradients)
         values[dtype] = value / COMPLETE.scores.size
     np.testing.assert_allclose(values["float32"], values["float64"], rtol=1e-3)
 
@@ -170,8 +162,8 @@ def test_incomplete_sources_give_a_posterior_of_finite_moments(largest):
         posterior = jax.jit(lambda m, s: m.source_posterior(grid, solver=s).condition(seen))(  # noqa: B023
             model, solver
         )
-        assert jnp.isfinite(posterior.mean).all()
-        assert (posterior.variance > 0).all()
+        assert np.isfinite(posterior.mean).all()
+        assert (np.asarray(posterior.variance) > 0).all()
 
 
 # Which solver runs, and why
@@ -235,7 +227,7 @@ def test_the_limits_are_of_the_rank_and_of_the_largest_matrix():
     def grid_of(incomplete, complete):
         scores = np.zeros((1, incomplete + complete, 8))
         scores[:, :incomplete, -1] = np.nan
-        return CurveGrid(*map(jnp.asarray, (scores, scores[0, :, :2], np.ones(8))), complete=False)
+        return CurveGrid(scores, scores[0, :, :2], np.ones(8), complete=False)
 
     curves = small_curves(1, 2, 4)
     for fidelity, rank in (("at2", 8), ("matern", 8), ("fabolas", 2)):  # as many as epochs at most
@@ -270,7 +262,7 @@ def test_which_scores_are_missing_has_to_be_known_before_jit(grids):
         jax.jit(lambda grid: model.log_likelihood(grid).value)(grid)
     solver = select_solver(model, grid).solver
     value = jax.jit(lambda grid, solver: model.log_likelihood(grid, solver).value)(grid, solver)
-    assert jnp.isfinite(value)
+    assert np.isfinite(value)
     # Of a complete grid, and of one that is closed over, nothing has to be known.
     assert jax.eval_shape(lambda grid: model.log_likelihood(grid).value, whole).shape == ()
     closed_over = jax.eval_shape(lambda model: model.log_likelihood(grid).value, model)
@@ -289,14 +281,15 @@ def test_incomplete_grids_with_padded_solvers_stack():
     def padded(grid):
         """All curves that have scores as if they had a gap, with room for 24."""
         solver = select_solver(model, grid).solver
-        part = jnp.append(solver.whole, solver.part)
+        part = np.append(solver.whole, solver.part)
         part = part[part < 24]
-        padding = jnp.full(24 - len(part), 24)
-        return ObservedCurves(solver.whole[:0], jnp.append(part, padding), solver.rank)
+        padding = np.full(24 - len(part), 24)
+        return ObservedCurves(part[:0], np.append(part, padding), solver.rank)
 
     solvers = [padded(grid) for grid in grids]
     likelihood = jax.jit(lambda grid, solver: model.log_likelihood(grid, solver).value)
-    together = jax.jit(jax.vmap(likelihood))(stack(grids), stack(solvers))
+    stacked = (jax.tree.map(lambda *leaves: np.stack(leaves), *both) for both in (grids, solvers))
+    together = np.asarray(jax.jit(jax.vmap(likelihood))(*stacked))
     each = [likelihood(grid, select_solver(model, grid).solver) for grid in grids]
     np.testing.assert_allclose(together, each, rtol=1e-9)
     exact = jax.jit(lambda: model.log_likelihood(CurveGrid.of(COMPLETE)).value)()
@@ -346,13 +339,13 @@ def test_a_solver_that_knows_no_nugget_refuses_one(solver):
     grid = CurveGrid.of(COMPLETE)
     model = MultiTaskGP.init(COMPLETE, jax.random.key(0), config="matern", nugget=True)
     with pytest.raises(ValueError, match="knows no nugget"):
-        model.log_likelihood(grid, solver)
+        jax.eval_shape(lambda: model.log_likelihood(grid, solver))
     with pytest.raises(ValueError, match="knows no nugget"):
-        model.source_posterior(grid, solver=solver)
+        eqx.filter_eval_shape(lambda: model.source_posterior(grid, solver=solver))
 
 
 @pytest.mark.parametrize("solver", [Kronecker(), Dense()])
 def test_a_solver_of_complete_grids_is_never_silently_wrong_of_others(solver):
     model = MultiTaskGP.init(COMPLETE, jax.random.key(0), config="matern")
     solution = jax.jit(lambda grid: model.log_likelihood(grid, solver))(CurveGrid.of(INCOMPLETE))
-    assert jnp.isnan(solution.value)
+    assert np.isnan(solution.value)

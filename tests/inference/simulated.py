@@ -4,7 +4,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,7 +15,6 @@ from amt.inference.nuts import sample_nuts
 from amt.kernels import LogMatern, Matern
 from amt.kernels.task.latent import LatentTask
 from amt.kernels.task.scaled import ScaledTask
-from amt.search.fitting import stack
 
 SHAPE = TASKS, CONFIGS, EPOCHS = 4, 12, 4
 DATASETS, CHAINS, DRAWS = 5, 2, 100
@@ -33,13 +31,13 @@ class Simulated(NamedTuple):
 
 def known(rng: np.random.Generator) -> MultiTaskGP:
     """A model near the middle of its prior."""
-    near = lambda center, *shape: jnp.asarray(center * np.exp(0.3 * rng.normal(size=shape)))  # noqa: E731
+    near = lambda center, *shape: np.asarray(center * np.exp(0.3 * rng.normal(size=shape)))  # noqa: E731
     embedding = 0.7 * rng.normal(size=(TASKS, 2))
     contrast = rng.normal(size=TASKS)
     return MultiTaskGP(
         task=ScaledTask(
-            LatentTask(embedding=jnp.asarray(embedding), scale=near(1.0)),
-            jnp.asarray(np.exp(0.4 * (contrast - contrast.mean()))),
+            LatentTask(embedding=embedding, scale=near(1.0)),
+            np.exp(0.4 * (contrast - contrast.mean())),
         ),
         config=Matern(lengthscale=near(0.7, 2)),
         fidelity=LogMatern(lengthscale=near(2.0)),
@@ -55,17 +53,22 @@ def simulate(model: MultiTaskGP, means: np.ndarray, rng: np.random.Generator) ->
     scores += means[:, None, None]
     noise = np.sqrt(np.asarray(model.noise.variance))[:, None, None]
     scores += noise * rng.normal(size=SHAPE)
-    return CurveGrid(*map(jnp.asarray, (scores, features, epochs)))
+    return CurveGrid(scores, features, epochs)
 
 
 @pytest.fixture(scope="session")
 def simulated() -> Simulated:
     rng = np.random.default_rng(1)
-    truths = [known(rng) for _ in range(DATASETS)]
+    truths = jax.device_put([known(rng) for _ in range(DATASETS)])
     means = 0.5 + 0.3 * rng.normal(size=(DATASETS, TASKS))
     grids = [simulate(*pair, rng) for pair in zip(truths, means, strict=True)]
     sample = jax.jit(partial(sample_nuts, chains=CHAINS, warmup=240, draws=DRAWS, max_tree_depth=6))
     # One after the other: side by side, all would take as many steps as the slowest.
     keys = jax.random.split(jax.random.key(0), DATASETS)
     draws = [sample(*arguments) for arguments in zip(truths, grids, keys, strict=True)]
-    return Simulated(stack(truths), means, stack(grids), stack(draws))
+    stacked = (
+        jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(each))
+        for each in (truths, grids, draws)
+    )
+    truth, grid, posterior = stacked
+    return Simulated(truth, means, grid, posterior)

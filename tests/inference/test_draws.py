@@ -20,7 +20,7 @@ def test_draws_have_the_shapes_of_all_chains(simulated):
     # Flattened, one chain comes after the other.
     by_chain = posterior.sites["config.lengthscale"].reshape(DATASETS, draws, 2)
     assert_allclose(posterior.model.config.lengthscale, by_chain)
-    assert_allclose(jnp.log(posterior.model.task.scales).mean(-1), 0, atol=1e-12)
+    assert_allclose(np.log(posterior.model.task.scales).mean(-1), 0, atol=1e-12)
 
 
 def test_every_draw_gives_a_posterior_of_the_target(simulated):
@@ -29,11 +29,10 @@ def test_every_draw_gives_a_posterior_of_the_target(simulated):
     few = posterior.thin(5)
     (sources,) = jax.jit(few.posterior)(grid).components
     assert_allclose(sources.source_mean, few.means)
-    observations = Observations.empty(4, jnp.float64)
-    for epoch in range(3):
-        score = grid.scores[0, 2, epoch]
-        observations = observations.append(jnp.asarray(2), jnp.asarray(epoch), score)
+    entries = [(2, epoch, grid.scores[0, 2, epoch]) for epoch in range(3)]
+    observations = Observations.of(entries, 4, jnp.dtype(jnp.float64))
     target = jax.jit(jax.vmap(lambda source: source.condition(observations)))(sources)
+    target = jax.device_get(target)
     assert target.mean.shape == (5, *grid.scores.shape[1:])
     assert np.isfinite(target.mean).all()
     assert (target.variance >= 0).all()

@@ -60,8 +60,9 @@ def on_logarithm(value, loc, scale):
 
 def expected_log_prior(sites, grid):
     """Written out for at2 x matern x at2 with noise "task_epoch", on unconstrained values."""
-    kernel, unit = "task.kernel", grid.scores.std()
-    typical = grid.scores.reshape(len(grid.scores), -1)
+    scores = np.asarray(grid.scores)
+    kernel, unit = "task.kernel", scores.std()
+    typical = scores.reshape(len(scores), -1)
     typical = typical - typical.mean(1, keepdims=True)
     distances = np.square(typical[:, None] - typical).mean(-1)
     distance = distances.sum() / (len(typical) * (len(typical) - 1))
@@ -83,7 +84,7 @@ def expected_log_prior(sites, grid):
             sites[f"{variance}.spread"],
         )
         + stats.norm.logpdf(sites["noise.power"], 0, 1)
-        + stats.norm.logpdf(sites["mean.location"], grid.scores.mean(), 2 * unit)
+        + stats.norm.logpdf(sites["mean.location"], scores.mean(), 2 * unit)
         + on_logarithm(sites["mean.spread"], np.log(unit) - 0.7, 1)
     )
 
@@ -92,7 +93,7 @@ def test_density_is_log_prior_and_dense_likelihood():
     model, grid = started(config="matern", noise="task_epoch")
     rng = np.random.default_rng(0)
     args = model, grid, redundant(model)
-    sites = jax.jit(lambda: start_sites(*args))()
+    sites = jax.device_get(jax.jit(lambda: start_sites(*args))())
     assert "fidelity.scale" not in sites
     for name, value in sites.items():
         shifted = 0.2 * rng.normal(size=value.shape)
@@ -131,7 +132,7 @@ def test_density_of_other_kernels_has_the_dense_likelihood(task):
         grams = drawn.task.gram(), model.task.gram()
         return *jax.value_and_grad(potential)(free), likelihood, dense, *grams
 
-    value, gradient, likelihood, dense, gram, expected = values(sites)
+    value, gradient, likelihood, dense, gram, expected = jax.device_get(values(sites))
     assert_allclose(gram, expected, rtol=1e-6)
     assert_allclose(likelihood, dense, rtol=1e-8)
     assert np.isfinite(value)
@@ -153,8 +154,8 @@ def test_columns_that_are_alike_share_a_lengthscale_that_keeps_the_kernel():
 
     sites, as_tied, *grams = at_start()
     assert_allclose(*grams)
-    varied = sites | {"config.lengthscale": jnp.arange(1.0, same.shape[0] + 1)}
-    shared = jax.jit(tied)(model, grid, varied)["config.lengthscale"]
+    varied = sites | {"config.lengthscale": np.arange(1.0, same.shape[0] + 1)}
+    shared = np.asarray(jax.jit(tied)(model, grid, varied)["config.lengthscale"])
     for group in same:
         assert_allclose(shared[group], 1 + np.flatnonzero(group)[0])
     assert_allclose(as_tied["config.lengthscale"], sites["config.lengthscale"])
@@ -224,7 +225,7 @@ def test_new_kernels_are_sampled_as_their_declarations_say(monkeypatch):
     expected = stats.norm.logpdf(model.task.rows).sum()
     expected += on_logarithm(model.task.shared, -1, 1)
     expected += on_logarithm(model.config.lengthscale, 1, 0.5)
-    expected += on_logarithm(jnp.asarray([2.0, 1.5]), 0, 1) + stats.norm.logpdf(0.5)
+    expected += on_logarithm(np.asarray([2.0, 1.5]), 0, 1) + stats.norm.logpdf(0.5)
     expected += on_logarithm(model.noise.variance, -6.9, 3)
     assert_allclose(jax.jit(log_prior)(model), expected)
 

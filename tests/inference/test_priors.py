@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import pytest
 from numpy.testing import assert_allclose
 from numpyro.distributions import constraints
+from scipy.stats import lognorm, norm
 from tinygp.kernels import Kernel
 
 from amt.files import read_json
@@ -41,7 +42,7 @@ class Mine(Kernel):
 MINE = Mine(jnp.asarray(2.0), jnp.asarray(3.0), jnp.asarray(0.2), jnp.asarray([0.5, -1.0]))
 
 
-@pytest.fixture(params=range(4))
+@pytest.fixture(scope="module", params=range(4))
 def model(request):
     names = {axis: list(kernels)[request.param] for axis, kernels in KERNELS.items()}
     return MultiTaskGP.init(small_curves(), jax.random.key(0), noise="task_epoch", **names)
@@ -53,34 +54,47 @@ def test_every_parameter_has_a_prior(model):
     assert len(leaves) == len(free) > 5
     for leaf, value in zip(leaves, free, strict=True):
         assert_allclose(leaf.free, value)
-    assert np.isfinite(log_prior(model))
-    assert_allclose(jax.jit(log_prior)(model), log_prior(model))
+    expected = sum(density_of(leaf.prior, leaf.free) for leaf in leaves)
+    assert np.isfinite(expected)
+    assert_allclose(density(model), expected)
+
+
+density = jax.jit(log_prior, static_argnums=1)
+
+
+def density_of(prior, values):
+    """Log density of values under a normal prior."""
+    assert type(prior) is dist.Normal
+    return norm.logpdf(values, prior.loc, prior.scale).sum()
+
+
+@jax.jit
+def with_gradient(model, everywhere):
+    """The log prior and its gradient where all unconstrained values are one number."""
+    free, constrain = unconstrain(model)
+    at = jax.tree.map(lambda x: jnp.full_like(x, everywhere), free)
+    return jax.value_and_grad(lambda free: log_prior(constrain(free)))(at)
 
 
 @pytest.mark.parametrize("extreme", [-30.0, 30.0])
 def test_finite_at_extremes_and_so_is_its_gradient(model, extreme):
-    free, constrain = unconstrain(model)
-    at = jax.tree.map(lambda x: jnp.full_like(x, extreme), free)
-    density = jax.jit(jax.value_and_grad(lambda free: log_prior(constrain(free))))
-    value, gradient = density(at)
+    value, gradient = with_gradient(model, extreme)
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in gradient)
 
 
 def test_every_prior_integrates_to_one(model):
     for leaf in learned(model):
-        loc, scale = leaf.prior.mean, jnp.sqrt(leaf.prior.variance)
-        at = loc + scale * jnp.linspace(-9, 9, 2001)
-        density = jnp.exp(leaf.prior.log_prob(at))
-        assert_allclose(jnp.trapezoid(density, at), 1, rtol=1e-6)
+        loc, scale = np.asarray(leaf.prior.mean), np.sqrt(leaf.prior.variance)
+        at = loc + scale * np.linspace(-9, 9, 2001)
+        assert_allclose(np.trapezoid(np.exp(leaf.prior.log_prob(at)), at), 1, rtol=1e-6)
 
 
 def test_the_density_is_of_the_unconstrained_value():
     only = eqx.tree_at(lambda m: m.slope, MINE, jnp.zeros(0))
-    priors = {2.0: dist.LogNormal(0.0, 1.5), 3.0: dist.LogNormal(2.0, 1.0)}
-    expected = sum(prior.log_prob(x) + jnp.log(x) for x, prior in priors.items())
-    logit = jnp.log(0.2 / 0.8)
-    expected += dist.Normal(0.0, 1.5).log_prob(logit)
+    priors = {2.0: lognorm(1.5), 3.0: lognorm(1.0, scale=np.exp(2.0))}
+    expected = sum(prior.logpdf(x) + np.log(x) for x, prior in priors.items())
+    expected += norm(0.0, 1.5).logpdf(np.log(0.2 / 0.8))
     assert_allclose(log_prior(only), expected)
 
 
@@ -95,10 +109,8 @@ def test_a_subclass_gives_a_field_another_prior():
         period: jax.Array = parameter(constraints.positive, prior=dist.Normal(2.0, 0.1))
 
     yours = Yours(MINE.lengthscale, MINE.period, MINE.share, MINE.slope)
-    expected = dist.Normal(2.0, 0.1).log_prob(jnp.log(3.0)) - dist.Normal(2.0, 1.0).log_prob(
-        jnp.log(3.0)
-    )
-    assert_allclose(log_prior(yours) - log_prior(MINE), expected)
+    expected = norm(2.0, 0.1).logpdf(np.log(3.0)) - norm(2.0, 1.0).logpdf(np.log(3.0))
+    assert_allclose(np.asarray(density(yours)) - density(MINE), expected)
 
 
 class NoPrior(eqx.Module):
@@ -123,8 +135,8 @@ def test_the_priors_of_the_kernels_are_those_that_were_chosen():
         for leaf in learned(model):
             stated[leaf.declared] = (leaf.role, float(leaf.prior.mean), float(leaf.prior.variance))
     scale = ("scale", 0, 9)
-    at2 = jnp.sum(model_of("at2", curves).distance) / 12
-    rank = jnp.sum(model_of("rank", curves).distance) / 12
+    at2 = np.sum(np.asarray(model_of("at2", curves).distance)) / 12
+    rank = np.sum(np.asarray(model_of("rank", curves).distance)) / 12
     expected = {
         "AT2Task.scale": scale,
         "AT2Task.lengthscale": ("shape", np.log(at2) / 2, 1),
@@ -179,7 +191,7 @@ def test_priors_in_units_of_the_data_follow_its_unit():
         )
         kernel = MultiTaskGP.init(scaled, jax.random.key(0)).task
         location.append({leaf.name: leaf.prior.mean for leaf in learned(kernel)}["lengthscale"])
-    assert_allclose(location[1] - location[0], np.log(100))
+    assert_allclose(np.diff(location), np.log(100))
 
 
 def test_learned_priors_are_those_of_the_file_where_a_parameter_has_one():
@@ -189,9 +201,9 @@ def test_learned_priors_are_those_of_the_file_where_a_parameter_has_one():
         prior = leaf.prior
         if not leaf.name.startswith(("config.", "surface.kernel.")):  # the file's are of Matern
             prior = dist.Normal(entries[leaf.name]["mean"], entries[leaf.name]["deviation"])
-        wanted += prior.log_prob(leaf.free).sum()
-    assert_allclose(log_prior(model, "learned"), wanted)
-    assert abs(wanted - log_prior(model)) > 1
+        wanted += density_of(prior, leaf.free)
+    assert_allclose(density(model, "learned"), wanted)
+    assert abs(wanted - density(model)) > 1
 
 
 def test_every_parameter_of_task_regression_has_a_learned_prior():

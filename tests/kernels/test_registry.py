@@ -20,7 +20,7 @@ from amt.gp.solvers.kronecker import outer
 from amt.kernels import KERNELS, TargetObservations, TaskKernel, make_kernel
 from amt.parameters import unconstrain
 from tests import oracle
-from tests.problems import small_curves
+from tests.problems import moved, small_curves
 
 TASKS, CONFIGS, EPOCHS = 3, 5, 4
 KEY = jax.random.key(0)
@@ -41,7 +41,7 @@ def curves():
 @pytest.fixture(scope="module")
 def split(curves):
     sources, target = curves.split(curves.tasks[:TASKS], curves.tasks[TASKS])
-    return sources, CurveGrid.of(sources), jnp.asarray(target.scores[0])
+    return sources, CurveGrid.of(sources), target.scores[0]
 
 
 def test_the_grid_has_64_models():
@@ -65,8 +65,9 @@ def test_likelihood_and_gradient_are_finite(split, task, config, fidelity):
     value, gradient = quick_jit(jax.value_and_grad(lambda f: constrain(f).log_likelihood(grid)[0]))(
         free
     )
-    assert jnp.isfinite(value)
-    assert all(jnp.isfinite(leaf).all() for leaf in gradient)
+    gradient = jax.device_get(gradient)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in gradient)
     # Everything that is learned has a gradient, but for what complete sources do not show (U).
     silent = sum(not leaf.any() for leaf in gradient if leaf.size)
     assert silent <= (1 if task == "at2" else 0)
@@ -123,11 +124,7 @@ def test_posterior_equals_dense_algebra(split, names):
     model = MultiTaskGP.init(
         sources, KEY, **dict(zip(KERNELS, names, strict=True)), noise="task_epoch"
     )
-    free, constrain = unconstrain(model.noise)
-    rng = np.random.default_rng(0)
-    model = eqx.tree_at(
-        lambda m: m.noise, model, constrain(tuple(f + 0.5 * rng.normal(size=f.shape) for f in free))
-    )
+    model = eqx.tree_at(lambda m: m.noise, model, moved(model.noise, 0, 0.5))
     setting = quick_jit(dense_setting)(model, grid)
     condition = quick_jit(lambda o: model.source_posterior(grid).condition(o))
 
@@ -137,16 +134,15 @@ def test_posterior_equals_dense_algebra(split, names):
         gram = model.task.with_target(seen).gram()
         return oracle.condition(model.sources(grid), gram, observations, means=setting.means)
 
-    order = rng.permutation(CONFIGS * EPOCHS)
+    order = np.random.default_rng(0).permutation(CONFIGS * EPOCHS)
     for count in (0, 1, 5):
-        observations = Observations.empty(8, jnp.float64)
-        for cell in order[:count]:
-            config, epoch = divmod(int(cell), EPOCHS)
-            observations = observations.append(config, epoch, target[config, epoch])
+        entries = [divmod(int(cell), EPOCHS) for cell in order[:count]]
+        entries = [(*cell, target[cell]) for cell in entries]
+        observations = Observations.of(entries, 8, jnp.dtype(jnp.float64))
         posterior = condition(observations)
-        mean, variance, *_ = dense_posterior(observations)
-        assert jnp.isfinite(posterior.mean).all()
-        scale = float(jnp.sqrt(variance.max()))
+        mean, variance, *_ = jax.device_get(dense_posterior(observations))
+        assert np.isfinite(posterior.mean).all()
+        scale = np.sqrt(variance.max())
         np.testing.assert_allclose(posterior.mean, mean, atol=1e-8 * scale, rtol=1e-8)
         np.testing.assert_allclose(posterior.variance, variance, atol=1e-8 * scale**2)
 
@@ -192,7 +188,7 @@ def check_new_kernel(code, monkeypatch):
     learned = len(free) - len(unconstrain(MultiTaskGP.init(curves, KEY)).free)
     assert learned != 0
     gradient = quick_jit(jax.grad(lambda f: constrain(f).log_likelihood(grid)[0]))(free)
-    assert all(jnp.isfinite(leaf).all() for leaf in gradient)
+    assert all(np.isfinite(leaf).all() for leaf in gradient)
     condition = quick_jit(lambda o: model.source_posterior(grid).condition(o))
     posterior = condition(Observations.empty(2, jnp.float64))
-    assert jnp.isfinite(posterior.variance).all()
+    assert np.isfinite(posterior.variance).all()

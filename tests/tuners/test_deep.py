@@ -38,13 +38,13 @@ def run(name):
     problem = jax.tree.map(lambda leaf: leaf[None], Problem.of(PROBLEM))
     if tuner.prepare is not None:
         problem = tuner.prepare([PROBLEM], [KEY], jnp.float64, stage).problems
-    learned = jax.tree.map(lambda leaf: leaf[0], problem)
+    learned = jax.tree.map(lambda leaf: leaf[0], jax.device_get(problem))
 
     @jax.jit
     def go(learned):
         return replay(tuner.init(KEY, learned), tuner.step, jnp.asarray(SCORES), budget=BUDGET)
 
-    return learned, jax.tree.map(np.asarray, go(learned))
+    return learned, jax.device_get(go(learned))
 
 
 @pytest.mark.parametrize("name", [*EPOCH_BY_EPOCH, *TO_THE_END])
@@ -82,23 +82,29 @@ def test_features_of_ablr_explain_the_sources():
     z = (BEST - BEST.mean(1, keepdims=True)) / BEST.std(1, keepdims=True)
     every, held = np.arange(NUM_CONFIGS), np.arange(0, NUM_CONFIGS, 3)
     known = np.setdiff1d(every, held)
-    mask = jnp.ones(len(known), bool)
-    zero = jnp.zeros(NUM_CONFIGS)
-    mean, _ = condition(zero, learned.gram, learned.noise, known, mask, jnp.asarray(z[0, known]))
+    mask, zero = np.ones(len(known), bool), np.zeros(NUM_CONFIGS)
+    mean, _ = jax.jit(condition)(zero, learned.gram, learned.noise, known, mask, z[0, known])
+    mean = np.asarray(mean)
     assert np.mean((mean[held] - z[0, held]) ** 2) < 0.5 * np.mean(z[0, held] ** 2)
 
 
 def test_the_likelihood_of_ablr_is_that_of_its_scores():
     rng = np.random.default_rng(0)
     net = Network.init((SOURCES.features.shape[1], 5), KEY, jnp.float64)
-    model = SharedFeatures(net, jnp.array([0.3, -0.4]), jnp.array([1.0, 2.0]))
+    model = SharedFeatures(net, np.array([0.3, -0.4]), np.array([1.0, 2.0]))
     scores = rng.normal(size=(2, NUM_CONFIGS))
-    features, densities = np.asarray(model.features(jnp.asarray(SOURCES.features))), []
+    densities = []
+
+    @jax.jit
+    def features_and_loss(model, features, scores):
+        return model.features(features), model.loss(features, scores)
+
+    features, loss = jax.device_get(features_and_loss(model, SOURCES.features, scores))
     for of_task, alpha, beta in zip(scores, [0.3, -0.4], [1.0, 2.0], strict=True):
         gram = features @ features.T / np.exp(alpha) + np.eye(NUM_CONFIGS) / np.exp(beta)
         densities.append(multivariate_normal(np.zeros(NUM_CONFIGS), gram).logpdf(of_task))
     expected = -np.mean(densities) / NUM_CONFIGS - np.log(2 * np.pi) / 2
-    assert_allclose(model.loss(jnp.asarray(SOURCES.features), jnp.asarray(scores)), expected)
+    assert_allclose(loss, expected)
 
 
 def test_multi_task_gp_starts_where_the_sources_are_good():
@@ -109,19 +115,23 @@ def test_multi_task_gp_starts_where_the_sources_are_good():
 
 def test_power_laws_are_learned():
     tuner = TUNERS["deep_power_laws"].make()
-    state = tuner.init(KEY, Problem.of(PROBLEM))
-    net = jax.tree.map(lambda leaf: leaf[0], state.nets)
-    other = jax.tree.map(lambda leaf: leaf[1], state.nets)
-    features, epochs = jnp.repeat(state.features, 3, 0), jnp.tile(jnp.array([1.0, 4.0, 9.0]), 30)
-    curves = power_laws(net, features, epochs).reshape(NUM_CONFIGS, 3)
-    assert (np.diff(curves, axis=1) > 0).all()
-    truth = power_laws(other, features, epochs)
+    state = jax.device_get(jax.jit(partial(tuner.init, KEY))(Problem.of(PROBLEM)))
+    net, other = (jax.tree.map(lambda leaf: leaf[i], state.nets) for i in (0, 1))  # noqa: B023
+    features, epochs = np.repeat(state.features, 3, 0), np.tile([1.0, 4.0, 9.0], 30)
+    curves = jax.jit(lambda net: power_laws(net, features, epochs))
+    assert (np.diff(np.reshape(curves(net), (NUM_CONFIGS, 3)), axis=1) > 0).all()
+    truth = np.asarray(curves(other))
 
     def loss(net, key):
         return jnp.mean(jnp.abs(power_laws(net, features, epochs) - truth))
 
-    learn = jax.jit(lambda net: train(net, loss, KEY, steps=200, learning_rate=0.01))
-    assert loss(learn(net), KEY) < 0.2 * loss(net, KEY)
+    @jax.jit
+    def before_and_after(net):
+        learned = train(net, loss, KEY, steps=200, learning_rate=0.01)
+        return loss(net, KEY), loss(learned, KEY)
+
+    before, after = jax.device_get(before_and_after(net))
+    assert after < 0.2 * before
 
 
 def test_likelihood_and_conditioning_are_those_of_normal_variables():
@@ -131,12 +141,10 @@ def test_likelihood_and_conditioning_are_those_of_normal_variables():
     rows = rng.normal(size=(3, 6))
     constant = np.log(2 * np.pi) / 2
     density = multivariate_normal(np.zeros(6), gram).logpdf(rows).sum() / rows.size
-    assert_allclose(
-        negative_log_likelihood(jnp.asarray(gram), jnp.asarray(rows)), -density - constant
-    )
-    configs, mask = jnp.array([4, 1, 0]), jnp.array([True, True, False])
-    scores = jnp.array([0.3, -0.8, 99.0])
-    got = condition(jnp.asarray(mean), jnp.asarray(gram), jnp.asarray(0.2), configs, mask, scores)
+    assert_allclose(jax.jit(negative_log_likelihood)(gram, rows), -density - constant)
+    configs, mask = np.array([4, 1, 0]), np.array([True, True, False])
+    scores = np.array([0.3, -0.8, 99.0])
+    got = jax.jit(condition)(mean, gram, 0.2, configs, mask, scores)
     own = np.linalg.inv(gram[[4, 1]][:, [4, 1]] + 0.2 * np.eye(2))
     cross = gram[:, [4, 1]]
     assert_allclose(got[0], mean + cross @ own @ (np.array([0.3, -0.8]) - mean[[4, 1]]))
@@ -145,30 +153,36 @@ def test_likelihood_and_conditioning_are_those_of_normal_variables():
 
 def test_networks_have_tanh_between_their_layers():
     net = Network.init((2, 3, 1), KEY, jnp.float64)
-    x = jnp.array([[0.2, -0.5], [1.0, 2.0]])
-    first, second = net.layers
-    expected = [second(jnp.tanh(first(row))) for row in x]
-    assert_allclose(net(x), expected)
-    bounded = Network((first, second), True)
-    assert_allclose(bounded(x), np.tanh(expected))
+    x = np.array([[0.2, -0.5], [1.0, 2.0]])
+    first, second = jax.device_get(net.layers)
+    hidden = np.tanh(x @ first.weight.T + first.bias)
+    expected = hidden @ second.weight.T + second.bias
+    values = jax.jit(lambda net: net(x))
+    assert_allclose(values(net), expected)
+    assert_allclose(values(Network(net.layers, True)), np.tanh(expected))
 
 
 def test_full_training_goes_on_to_the_end_and_then_to_the_best_value():
     def choose(learned, scores):
         return jnp.where(jnp.isfinite(scores), -1.0, learned)
 
-    merit = jnp.asarray(np.random.default_rng(0).permutation(NUM_CONFIGS).astype(float))
-    target = jnp.asarray(SCORES).at[int(jnp.argmax(merit)), 3].set(jnp.nan)
-    state = start(merit, NUM_CONFIGS, jnp.float64)
-    trajectory = jax.jit(
-        lambda state: replay(state, partial(step, choose=choose), target, budget=3 + 2 * NUM_EPOCHS)
-    )(state)
-    order = np.argsort(-np.asarray(merit))
+    merit = np.random.default_rng(0).permutation(NUM_CONFIGS).astype(float)
+    target = SCORES.copy()
+    target[np.argmax(merit), 3] = np.nan
+
+    @jax.jit
+    def run(merit, target):
+        state = start(merit, NUM_CONFIGS, jnp.float64)
+        return replay(state, partial(step, choose=choose), target, budget=3 + 2 * NUM_EPOCHS)
+
+    trajectory = run(merit, target)
+    order = np.argsort(-merit)
     expected = [order[0]] * 3 + [order[1]] * NUM_EPOCHS + [order[2]] * NUM_EPOCHS
     assert_array_equal(trajectory.config, expected)
     assert capacity(100, 50) == 3
-    scores = jnp.full(NUM_CONFIGS, -jnp.inf).at[jnp.array([5, 2])].set(jnp.array([0.5, 0.2]))
-    configs, mask, values = scored(scores, 3)
+    scores = np.full(NUM_CONFIGS, -np.inf)
+    scores[[5, 2]] = 0.5, 0.2
+    configs, mask, values = jax.device_get(jax.jit(scored, static_argnums=1)(scores, 3))
     assert configs[:2].tolist() == [2, 5]
     assert mask.tolist() == [True, True, False]
     assert values.tolist() == [0.2, 0.5, 0.0]

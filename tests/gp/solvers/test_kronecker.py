@@ -14,6 +14,7 @@ from tests.gp.problems import (
     SEEDS,
     SHAPE,
     assert_close,
+    in_float32,
     random_observations,
     random_sources,
     symmetric,
@@ -26,11 +27,12 @@ def problem(seed, degenerate=False, shape=SHAPE):
     """Factors and scores, and the course of a mean over the epochs."""
     sources = random_sources(seed, None, shape, degenerate=degenerate)
     course = np.random.default_rng(seed).uniform(0.5, 1.5, shape[2])
-    return sources.factors, sources.scores, jnp.asarray(course)
+    return sources.factors, sources.scores, course
 
 
 def assert_trees_close(actual, expected, rtol):
-    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+    pairs = zip(*map(jax.tree.leaves, jax.device_get((actual, expected))), strict=True)
+    for a, e in pairs:
         np.testing.assert_allclose(a, e, rtol=rtol, atol=rtol * (1e-6 + np.abs(e).max()))
 
 
@@ -59,7 +61,9 @@ def check_likelihood(factors, scores):
     (expected_value, _), expected = dense(factors, scores)
     np.testing.assert_allclose(value, expected_value, rtol=1e-8)
     for got, want in zip(gradients, expected, strict=True):
-        got, want = (symmetric(g) if hasattr(g, "grams") else g for g in (got, want))
+        got, want = (
+            symmetric(g) if hasattr(g, "grams") else g for g in jax.device_get((got, want))
+        )
         assert_trees_close(got, want, 1e-8)
 
 
@@ -76,12 +80,12 @@ def test_likelihood_of_one_task_configuration_or_epoch(shape):
 @given(SEEDS, st.booleans())
 def test_float32_likelihood_agrees_to_1e3(seed, degenerate):
     args = problem(seed, degenerate)[:2]
-    (value, _), gradients = ours(*jax.tree.map(lambda a: a.astype(jnp.float32), args))
+    (value, _), gradients = jax.device_get(ours(*in_float32(args)))
     assert value.dtype == jnp.float32
-    (expected, _), want = ours(*args)
+    (expected, _), want = jax.device_get(ours(*args))
     size = args[1].size
     np.testing.assert_allclose(value / size, expected / size, rtol=1e-3, atol=1e-3)
-    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
     assert_trees_close(symmetric(gradients[0]), symmetric(want[0]), 1e-3)
     assert_trees_close(gradients[1], want[1], 1e-3)
 
@@ -109,8 +113,9 @@ profiled_dense = in_unit_noise(dense_profile)
 
 
 def check_profile(factors, scores, course):
-    (value, means), (grams, *rest) = profiled(factors.grams, scores, course)
-    (expected, expected_means), (of_grams, *others) = profiled_dense(factors.grams, scores, course)
+    both = (profiled(factors.grams, scores, course), profiled_dense(factors.grams, scores, course))
+    ((value, means), (grams, *rest)), dense = jax.device_get(both)
+    (expected, expected_means), (of_grams, *others) = dense
     np.testing.assert_allclose(value, expected, rtol=1e-8)
     np.testing.assert_allclose(means, expected_means, rtol=1e-7, atol=1e-8)
     both = [[m + m.T for m in matrices] for matrices in (grams, of_grams)]
@@ -128,11 +133,15 @@ def test_profile_likelihood_of_one_task_configuration_or_epoch(shape):
     check_profile(*problem(0, shape=shape))
 
 
+solve = jax.jit(Kronecker().solve)
+dense_solve = jax.jit(oracle.solve)
+
+
 @given(SEEDS)
 def test_solves_for_the_likelihood_and_the_means(seed):
     factors, scores, _ = problem(seed)
-    value, means, converged = jax.jit(Kronecker().solve)(factors, scores)
-    assert_close((value, means), jax.jit(oracle.solve)(factors, scores))
+    value, means, converged = solve(factors, scores)
+    assert_close((value, means), dense_solve(factors, scores))
     assert converged
 
 
@@ -140,12 +149,13 @@ def test_solves_for_the_likelihood_and_the_means(seed):
 def test_posterior_at_given_means_equals_dense_algebra(seed):
     """Means of a draw, which are not at their generalized-least-squares value."""
     sources = random_sources(seed)
-    means = jnp.asarray(np.random.default_rng(seed).normal(size=SHAPE[0]))
+    means = np.random.default_rng(seed).normal(size=SHAPE[0])
     posterior = at_means(sources, means)
     np.testing.assert_array_equal(posterior.source_mean, means)
     observed = random_observations(seed, 4)
     want = oracle.condition(sources, sources.task.full, observed, means=means)
-    assert_close(jax.jit(lambda p, o: p.condition(o))(posterior, observed)[:2], want[:2])
+    assert_close(condition(posterior, observed)[:2], want[:2])
 
 
 at_means = jax.jit(lambda sources, means: Kronecker().posterior(sources, means=means))
+condition = jax.jit(lambda posterior, observed: posterior.condition(observed))

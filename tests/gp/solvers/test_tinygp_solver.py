@@ -9,7 +9,6 @@ from tinygp.kernels import ExpSquared, Matern52
 
 from amt.gp.points import KroneckerKernel, grid_points
 from amt.gp.solvers import KroneckerSolver
-from amt.gp.spectral import outer
 from tests.gp.problems import random_gram
 from tests.oracle import Gram
 
@@ -19,12 +18,12 @@ def processes():
     rng = np.random.default_rng(0)
     shape = (3, 4, 5)
     kernel = KroneckerKernel(
-        Gram(jnp.asarray(random_gram(rng, 3))), ExpSquared(scale=0.8), Matern52(scale=2.0)
+        Gram(jax.device_put(random_gram(rng, 3))), ExpSquared(scale=0.8), Matern52(scale=2.0)
     )
-    configs, epochs = jnp.asarray(rng.normal(size=(4, 2))), jnp.linspace(0.2, 1, 5)
-    X = grid_points(jnp.arange(3), configs, epochs)
-    noise = outer(jnp.array([0.1, 0.2, 0.3]), jnp.ones(4), jnp.linspace(2, 1, 5)).ravel()
-    y = jnp.asarray(rng.normal(size=60))
+    configs, epochs = rng.normal(size=(4, 2)), np.linspace(0.2, 1, 5)
+    X = jax.device_get(jax.jit(grid_points)(np.arange(3), configs, epochs))
+    noise = np.kron([0.1, 0.2, 0.3], np.kron(np.ones(4), np.linspace(2, 1, 5)))
+    y = rng.normal(size=60)
 
     def make(kernel, noise, **solver):
         return tinygp.GaussianProcess(kernel, X, diag=noise, mean=0.3, **solver)
@@ -61,7 +60,7 @@ def test_solver_root_is_a_square_root(processes):
         transposed = solver.solve_triangular(root.T @ y, transpose=True)
         return root, solver.covariance(), solved, transposed
 
-    root, covariance, solved, transposed = roots()
+    root, covariance, solved, transposed = jax.device_get(roots())
     np.testing.assert_allclose(root @ root.T, covariance, atol=1e-10)
     np.testing.assert_allclose(solved, y, atol=1e-8)
     np.testing.assert_allclose(transposed, y, atol=1e-8)
@@ -75,10 +74,10 @@ def test_solver_samples_have_the_covariance(processes):
         gp = make(kernel, noise, **fast)
         return gp.sample(jax.random.key(0), (20_000,)), gp.covariance
 
-    samples, covariance = sampled()
-    scale = jnp.sqrt(jnp.diagonal(covariance))
-    error = (jnp.cov(samples.T) - covariance) / (scale[:, None] * scale)
-    assert jnp.abs(error).max() < 6 / 20_000**0.5
+    samples, covariance = jax.device_get(sampled())
+    scale = np.sqrt(np.diagonal(covariance))
+    error = (np.cov(samples.T) - covariance) / (scale[:, None] * scale)
+    assert np.abs(error).max() < 6 / 20_000**0.5
 
 
 @pytest.mark.parametrize("value", ["log_probability", "sample"])
@@ -95,7 +94,7 @@ def test_solver_gradients_equal_dense_algebra(processes, value):
 
     args = kernel.task.matrix, y
     got, want = (
-        jax.jit(jax.grad(lambda *args, s=solver: function(*args, s), (0, 1)))(*args)
+        jax.device_get(jax.jit(jax.grad(lambda *args, s=solver: function(*args, s), (0, 1)))(*args))
         for solver in (fast, {})
     )
     np.testing.assert_allclose(got[0] + got[0].T, want[0] + want[0].T, rtol=1e-8, atol=1e-10)
@@ -107,6 +106,6 @@ def test_solver_refuses_what_it_cannot_do(processes):
     with pytest.raises(ValueError, match="60 points are no"):
         make(kernel, noise, solver=KroneckerSolver, shape=(3, 4, 4))
     with pytest.raises(ValueError, match="product over task and epoch"):
-        make(kernel, noise.at[7].mul(2), **fast)
+        make(kernel, np.where(np.arange(60) == 7, 2, 1) * noise, **fast)
     with pytest.raises(ValueError, match="needs a KroneckerKernel"):
         make(kernel.fidelity, noise, **fast)

@@ -13,7 +13,7 @@ from amt.gp.grid import CurveGrid
 from amt.gp.task_regression.model import CommonScale, TaskRegression
 from amt.kernels import KERNELS
 from amt.parameters import unconstrain
-from tests.problems import small_curves
+from tests.problems import moved, small_curves
 
 TASKS, CONFIGS, EPOCHS = 4, 6, 5
 KEY = jax.random.key(0)
@@ -61,18 +61,10 @@ def both(model: TaskRegression, grid: CurveGrid):
     return tuple(jax.value_and_grad(weighted, has_aux=True)(free, f) for f in (fast, dense))
 
 
-def changed(model: TaskRegression, seed: int) -> TaskRegression:
-    """All parameters moved at random."""
-    free, constrain = unconstrain(model)
-    keys = jax.random.split(jax.random.key(seed), len(free))
-    noise = (0.5 * jax.random.normal(k, f.shape, f.dtype) for k, f in zip(keys, free, strict=True))
-    return constrain(tuple(f + n for f, n in zip(free, noise, strict=True)))
-
-
 @given(seed=st.integers(0, 2**20))
 def test_values_and_gradients_are_those_of_dense_algebra(seed):
     curves = small_curves(TASKS, CONFIGS, EPOCHS, seed=seed)
-    model = changed(TaskRegression.init(curves, KEY, functions=EPOCHS), seed)
+    model = moved(TaskRegression.init(curves, KEY, functions=EPOCHS), seed, 0.5)
     ((_, values), gradient), ((_, want), wanted) = both(model, CurveGrid.of(curves))
     np.testing.assert_allclose(values, want, rtol=1e-8, atol=1e-8)
     for mine, theirs in zip(gradient, wanted, strict=True):
@@ -91,8 +83,8 @@ def test_a_part_of_no_variance_is_left_out(name):
 def test_repeated_configurations_are_no_problem():
     curves = small_curves(TASKS, CONFIGS, EPOCHS)
     grid = CurveGrid.of(curves)
-    repeat = jnp.asarray([0, 1, 2, 0, 1, 2])
-    grid = CurveGrid(grid.scores, grid.features[repeat], grid.epochs)
+    repeat = [0, 1, 2, 0, 1, 2]
+    grid = CurveGrid(grid.scores, np.asarray(grid.features)[repeat], grid.epochs)
     model = TaskRegression.init(curves, KEY, functions=EPOCHS)
     np.testing.assert_allclose(fast(model, grid), dense(model, grid), rtol=1e-8)
 
@@ -111,11 +103,11 @@ def test_float32_is_close_and_finite():
     values = {}
     for dtype in ("float64", "float32"):
         model = TaskRegression.init(curves, KEY, functions=EPOCHS)
-        model = jax.tree.map(lambda leaf: leaf.astype(dtype), model)  # noqa: B023
+        model = jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf, dtype)), model)  # noqa: B023
         grid = CurveGrid.of(curves, dtype)
         run = eqx.filter_value_and_grad(lambda m: m.log_likelihood(grid).sum())  # noqa: B023
         values[dtype], gradient = eqx.filter_jit(run)(model)
-        assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     assert values["float32"].dtype == jnp.float32
     np.testing.assert_allclose(values["float32"], values["float64"], rtol=1e-3)
 
@@ -126,4 +118,4 @@ def test_one_task_alone_has_the_likelihood_of_its_own_prior():
     model = TaskRegression.init(curves, KEY, functions=EPOCHS)
     values = fast(model, grid)
     assert values.shape == (1,)
-    assert jnp.isfinite(values).all()
+    assert np.isfinite(values).all()

@@ -15,6 +15,7 @@ SHAPE = (4, 4, 3)
 ONE_TASK = (1, 4, 3)
 
 gram_of = jax.jit(lambda kernel: kernel.gram())
+evaluate = jax.jit(lambda kernel, tasks: kernel(tasks, tasks))
 join = jax.jit(lambda kernel, seen: kernel.with_target(seen).gram())
 joined_kernel = jax.jit(lambda kernel, seen: kernel.with_target(seen))
 
@@ -23,16 +24,16 @@ def observations(score, source, mask=None, share=0.05, seed=0):
     """Observations of a target, as `amt.gp.posterior` makes them; what it computes at random."""
     rng = np.random.default_rng(seed)
     size, num_tasks = source.shape
-    root = jnp.asarray(rng.normal(size=(size, size)) / size**0.5)
+    root = rng.normal(size=(size, size)) / size**0.5
     return TargetObservations(
         score=score,
-        mask=jnp.ones(size, bool) if mask is None else mask,
+        mask=np.ones(size, bool) if mask is None else mask,
         source=source,
         residual=score - 0.5,
-        response=jnp.asarray(rng.normal(size=(size, num_tasks))),
+        response=rng.normal(size=(size, num_tasks)),
         prior=root @ root.T,
-        noise=jnp.asarray(rng.uniform(0.01, 0.02, size)),
-        mean_variance=jnp.asarray(0.1),
+        noise=rng.uniform(0.01, 0.02, size),
+        mean_variance=np.asarray(0.1),
         share=share,
     )
 
@@ -52,11 +53,12 @@ def seen_of(scores, seed, count=6):
     """Observations of a target on a random part of the grid."""
     rng = np.random.default_rng(seed)
     cell = rng.choice(scores[0].size, count, replace=False)
-    source = jnp.asarray(scores.reshape(len(scores), -1)[:, cell].T)
-    target = jnp.asarray(np.round(2 * rng.normal(size=count), 1))
+    source = scores.reshape(len(scores), -1)[:, cell].T
+    target = np.round(2 * rng.normal(size=count), 1)
     return observations(target, source, share=1 / scores[0].size, seed=seed)
 
 
 def assert_psd(gram):
+    gram = np.asarray(gram)
     np.testing.assert_allclose(gram, gram.T, atol=1e-14 * np.trace(gram))
     assert np.linalg.eigvalsh(gram).min() > -1e-10 * np.trace(gram)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -17,6 +17,8 @@ from tests.kernels.task.problems import (
     SEEDS,
     SHAPE,
     assert_psd,
+    evaluate,
+    gram_of,
     joined_kernel,
     kernel_of,
     observations,
@@ -46,9 +48,9 @@ def golden_tasks(golden):
 def golden_kernel(golden, **fields):
     params = golden["params"]["task"]
     return AT2Task(
-        scale=jnp.asarray(params["outputscale"]),
-        lengthscale=jnp.asarray(params["lengthscale"]),
-        U=jnp.asarray(params["U"]),
+        scale=np.asarray(params["outputscale"]),
+        lengthscale=np.asarray(params["lengthscale"]),
+        U=np.asarray(params["U"]),
         **fields,
     )
 
@@ -56,31 +58,31 @@ def golden_kernel(golden, **fields):
 def golden_overlap(golden):
     """The share r of the grid, from the reference's g = U / (1 + (U - 1) r)."""
     U = golden["params"]["task"]["U"]
-    return jnp.asarray((U / golden_pairs(golden, "task_gammas") - 1) / (U - 1))
+    return np.asarray((U / golden_pairs(golden, "task_gammas") - 1) / (U - 1))
 
 
 def full_golden(golden, folder, name, psd=None):
     """The kernel of the real source curves, joined by the target's observations."""
     curves = DATABASES[name](folder).repeat(golden["profile"])
     sources, target = curves.split(golden["source_tasks"], golden["target_task"])
-    distance, overlap = map(jnp.asarray, task_distances(sources.scores))
+    distance, overlap = task_distances(sources.scores)
     kernel = golden_kernel(golden, distance=distance, overlap=overlap, psd=psd)
     revealed = np.array(golden["revealed_target_observations"]).T
-    config, epoch = (jnp.asarray(np.pad(index, (0, 6))) for index in revealed)
-    score = jnp.asarray(target.scores)[0, config, epoch]
-    source = jnp.asarray(sources.scores)[:, config, epoch].T
-    seen = observations(score, source, jnp.arange(20) < 14, 1 / target.scores.size)
-    return kernel.with_target(seen)
+    config, epoch = (np.pad(index, (0, 6)) for index in revealed)
+    score = target.scores[0, config, epoch]
+    source = sources.scores[:, config, epoch].T
+    seen = observations(score, source, np.arange(20) < 14, 1 / target.scores.size)
+    return jax.device_get(joined_kernel(kernel, seen))
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_at2_equals_the_reference(name):
     golden = GOLDEN[name]
-    distance = jnp.asarray(golden_pairs(golden, "task_distances"))
+    distance = golden_pairs(golden, "task_distances")
     overlap = golden_overlap(golden)
     kernel = golden_kernel(golden, distance=distance, overlap=overlap, psd=None)
     tasks = golden_tasks(golden)
-    np.testing.assert_allclose(kernel(tasks, tasks), golden["K_task"], rtol=1e-10)
+    np.testing.assert_allclose(evaluate(kernel, tasks), golden["K_task"], rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -93,7 +95,7 @@ def test_at2_from_the_learning_curves_equals_the_reference(name, at2_folder):
     )
     np.testing.assert_allclose(joined.overlap, golden_overlap(golden), atol=1e-12)
     tasks = golden_tasks(golden)
-    np.testing.assert_allclose(joined(tasks, tasks), golden["K_task"], atol=1e-6)
+    np.testing.assert_allclose(evaluate(joined, tasks), golden["K_task"], atol=1e-6)
 
 
 def assert_two_digits(actual, expected):
@@ -104,15 +106,15 @@ def assert_two_digits(actual, expected):
 def test_at2_is_indefinite_as_published_and_projected_by_default(name):
     golden = GOLDEN[name]
     fields = {
-        "distance": jnp.asarray(golden_pairs(golden, "task_distances")),
+        "distance": golden_pairs(golden, "task_distances"),
         "overlap": golden_overlap(golden),
     }
-    published = golden_kernel(golden, **fields, psd=None).gram()
+    published = np.asarray(gram_of(golden_kernel(golden, **fields, psd=None)))
     values = np.linalg.eigvalsh(published)
     assert_two_digits(values[[0, -1]], SPECTRA[name])
-    projected = golden_kernel(golden, **fields).gram()
+    projected = np.asarray(gram_of(golden_kernel(golden, **fields)))
     assert_psd(projected)
-    np.testing.assert_allclose(jnp.diagonal(projected), golden["params"]["task"]["outputscale"])
+    np.testing.assert_allclose(np.diagonal(projected), golden["params"]["task"]["outputscale"])
     # The diagonal is that of the published matrix, and nothing moves far.
     assert np.linalg.norm(projected - published) < 3 * abs(values[0])
 
@@ -120,9 +122,9 @@ def test_at2_is_indefinite_as_published_and_projected_by_default(name):
 @pytest.mark.parametrize("name", GOLDEN)
 def test_projection_makes_the_joined_kernel_definite(name, at2_folder):
     golden = GOLDEN[name]
-    published = full_golden(golden, at2_folder, name).gram()
+    published = gram_of(full_golden(golden, at2_folder, name))
     assert_two_digits(np.linalg.eigvalsh(published)[[0, -1]], SPECTRA[name])
-    assert_psd(full_golden(golden, at2_folder, name, psd="project").gram())
+    assert_psd(gram_of(full_golden(golden, at2_folder, name, psd="project")))
 
 
 @given(shape=st.just(SHAPE), seed=SEEDS, missing=MISSING)
@@ -130,7 +132,7 @@ def test_projection_makes_the_joined_kernel_definite(name, at2_folder):
 @example(shape=ONE_TASK, seed=1, missing=0.4)
 def test_at2_formula(shape, seed, missing):
     scores = random_scores(shape, seed, missing)
-    kernel = kernel_of("at2", scores, seed)
+    kernel = jax.device_get(kernel_of("at2", scores, seed))
     expected = np.empty((len(scores), len(scores)))
     for t, a in enumerate(scores):
         for u, b in enumerate(scores):
@@ -142,12 +144,12 @@ def test_at2_formula(shape, seed, missing):
     published = AT2Task(
         kernel.distance, kernel.overlap, kernel.scale, kernel.lengthscale, kernel.U, psd=None
     )
-    tasks = jnp.arange(len(scores))
-    np.testing.assert_allclose(published(tasks, tasks), expected, rtol=1e-10)
-    assert_psd(kernel(tasks, tasks))
+    tasks = np.arange(len(scores))
+    np.testing.assert_allclose(evaluate(published, tasks), expected, rtol=1e-10)
+    assert_psd(evaluate(kernel, tasks))
     if missing == 0:
         # The projection is as exact as its largest entries are.
-        np.testing.assert_allclose(kernel.gram(), expected, rtol=1e-8, atol=1e-14)
+        np.testing.assert_allclose(gram_of(kernel), expected, rtol=1e-8, atol=1e-14)
 
 
 @given(shape=st.just(SHAPE), seed=SEEDS, missing=MISSING)
@@ -156,11 +158,10 @@ def test_at2_formula(shape, seed, missing):
 def test_at2_compares_a_target_as_it_compares_sources(shape, seed, missing):
     scores = random_scores((shape[0] + 1, *shape[1:]), seed, missing)
     *_, target = scores
-    cells = jnp.arange(target.size)
     seen = observations(
-        jnp.nan_to_num(target.ravel()),
-        jnp.asarray(scores[:-1].reshape(shape[0], -1).T),
-        jnp.isfinite(target.ravel())[cells],
+        np.nan_to_num(target.ravel()),
+        scores[:-1].reshape(shape[0], -1).T,
+        np.isfinite(target.ravel()),
         1 / target.size,
     )
     joined = joined_kernel(kernel_of("at2", scores[:-1], seed), seen)

@@ -8,12 +8,12 @@ import pytest
 from amt.kernels import ICM, RankAgreement, make_kernel
 from amt.kernels.task import GivenGram
 from amt.parameters import unconstrain
-from amt.search.fitting import stack
 from tests.kernels.task.problems import (
     NAMES,
     ONE_TASK,
     SHAPE,
     assert_psd,
+    gram_of,
     join,
     kernel_of,
     random_scores,
@@ -30,18 +30,18 @@ def test_a_nugget_is_one_more_error_of_what_the_target_shows(name):
     scores = random_scores(SHAPE, 2)
     kernel, seen = kernel_of(name, scores), seen_of(scores, 2)
     if name == "icm":
-        own = kernel.kappa.mean()
+        own = np.mean(kernel.kappa)
     else:
-        own = jnp.mean(1 / jnp.diagonal(jnp.linalg.inv(kernel.gram())))
+        own = np.mean(1 / np.diagonal(np.linalg.inv(gram_of(kernel))))
     both = seen._replace(prior=3 * seen.prior)
-    got = join(kernel, seen._replace(nugget=2 * own * seen.prior))
+    got = np.asarray(join(kernel, seen._replace(nugget=2 * own * seen.prior)))
     np.testing.assert_allclose(got, join(kernel, both), rtol=1e-8)
-    assert jnp.abs(got - join(kernel, seen)).max() > 1e-3
+    assert np.abs(got - join(kernel, seen)).max() > 1e-3
 
 
 def test_a_kernel_of_given_values_cannot_be_joined():
     scores = random_scores(SHAPE, 0)
-    joined = GivenGram(kernel_of("latent", scores).gram())
+    joined = GivenGram(gram_of(kernel_of("latent", scores)))
     with pytest.raises(TypeError, match="not known"):
         joined.with_target(seen_of(scores, 0))
 
@@ -52,13 +52,13 @@ def test_a_joined_kernel_is_definite_and_has_the_targets_variance(name, missing)
     for seed in range(5):
         scores = random_scores(SHAPE, seed, missing)
         kernel, seen = kernel_of(name, scores, seed), seen_of(scores, seed)
-        gram = join(kernel, seen)
+        gram = np.asarray(join(kernel, seen))
         assert gram.shape == (5, 5)
         assert_psd(gram)
         if isinstance(kernel, ICM):
             assert gram[-1, -1] > 0
         else:
-            np.testing.assert_allclose(jnp.diagonal(gram), kernel.scale, rtol=1e-12)
+            np.testing.assert_allclose(np.diagonal(gram), kernel.scale, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,9 +72,9 @@ def test_padding_and_order_of_observations_do_not_matter(name):
         if values.ndim == 0:
             return values
         widths = [(0, 3 if size == 6 else 0) for size in values.shape]
-        return jnp.pad(values, widths, constant_values=False if values.dtype == bool else 77)
+        return np.pad(values, widths, constant_values=False if values.dtype == bool else 77)
 
-    more = jax.tree.map(lambda v: padded(jnp.asarray(v)), seen)
+    more = jax.tree.map(lambda v: padded(np.asarray(v)), seen)
     np.testing.assert_allclose(join(kernel, more), expected, rtol=1e-9)
 
     order = rng.permutation(6)
@@ -96,11 +96,11 @@ def test_gradients_are_finite_at_the_edges(name, shape):
     scores[-1] = scores[0]
     kernel = kernel_of(name, scores)
     free, constrain = unconstrain(kernel)
-    weight = jnp.asarray(np.random.default_rng(0).normal(size=(shape[0], shape[0])))
+    weight = np.random.default_rng(0).normal(size=(shape[0], shape[0]))
     gradient = jax.jit(jax.grad(lambda free: jnp.sum(weight * constrain(free).gram())))
     for log in (np.log(1e-6), 0.0, np.log(1e6)):
-        start = tuple(jnp.full_like(leaf, log) for leaf in free)
-        assert all(jnp.isfinite(leaf).all() for leaf in gradient(start))
+        start = tuple(np.full_like(leaf, log) for leaf in free)
+        assert all(np.isfinite(leaf).all() for leaf in gradient(start))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,11 +110,11 @@ def test_one_source_and_extreme_parameters_leave_a_joined_kernel_finite(name):
         free, constrain = unconstrain(kernel_of(name, scores))
         seen = seen_of(scores, 0)
         for log in (np.log(1e-6), 0.0, np.log(1e6)):
-            kernel = constrain(tuple(jnp.full_like(leaf, log) for leaf in free))
-            gram = join(kernel, seen)
-            assert jnp.isfinite(gram).all()
-            bound = jnp.sqrt(gram[-1, -1] * jnp.diagonal(gram)[:-1])
-            assert (jnp.abs(gram[-1, :-1]) <= bound * (1 + 1e-6)).all()
+            kernel = constrain(tuple(np.full_like(leaf, log) for leaf in free))
+            gram = np.asarray(join(kernel, seen))
+            assert np.isfinite(gram).all()
+            bound = np.sqrt(gram[-1, -1] * np.diagonal(gram)[:-1])
+            assert (np.abs(gram[-1, :-1]) <= bound * (1 + 1e-6)).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -122,15 +122,15 @@ def test_float32(name):
     scores = random_scores(SHAPE, 0)
     seen = seen_of(scores, 0)
     kernel = kernel_of(name, scores)
-    expected = kernel.gram(), join(kernel, seen)
+    expected = gram_of(kernel), join(kernel, seen)
     kernel, seen = jax.tree.map(
-        lambda v: jnp.asarray(v, jnp.float32) if jnp.asarray(v).dtype == jnp.float64 else v,
+        lambda v: np.asarray(v, np.float32) if np.asarray(v).dtype == np.float64 else v,
         (kernel, seen._replace(share=None)),
     )
     seen = seen._replace(share=1 / 12)
     start = kernel_of(name, scores, dtype=jnp.float32)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(start))
-    for actual, exact in zip((kernel.gram(), join(kernel, seen)), expected, strict=True):
+    for actual, exact in zip((gram_of(kernel), join(kernel, seen)), expected, strict=True):
         assert actual.dtype == jnp.float32
         np.testing.assert_allclose(actual, exact, atol=2e-3)
 
@@ -140,16 +140,18 @@ def test_jit_and_vmap_over_stacked_kernels(name):
     scores = random_scores(SHAPE, 0)
     kernels = [kernel_of(name, scores, seed) for seed in range(3)]
     seen = seen_of(scores, 0)
-    batched = jax.jit(jax.vmap(lambda k: (k.gram(), k.with_target(seen).gram())))(stack(kernels))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *kernels)
+    batched = jax.jit(jax.vmap(lambda k: (k.gram(), k.with_target(seen).gram())))(stacked)
+    batched = jax.device_get(batched)
     for index, kernel in enumerate(kernels):
-        np.testing.assert_allclose(batched[0][index], kernel.gram(), rtol=1e-10)
+        np.testing.assert_allclose(batched[0][index], gram_of(kernel), rtol=1e-10)
         np.testing.assert_allclose(batched[1][index], join(kernel, seen), rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keys_vary_the_start(name):
     scores = random_scores(SHAPE, 0)
-    first, second = kernel_of(name, scores, 0).gram(), kernel_of(name, scores, 1).gram()
+    first, second = (gram_of(kernel_of(name, scores, seed)) for seed in (0, 1))
     assert not np.allclose(first, second)
 
 
@@ -163,5 +165,5 @@ def test_tasks_that_are_all_alike():
     scores = np.tile(random_scores(ONE_TASK, 0), (4, 1, 1))
     for name in NAMES:
         kernel = kernel_of(name, scores)
-        assert jnp.isfinite(join(kernel, seen_of(scores, 0))).all()
+        assert np.isfinite(join(kernel, seen_of(scores, 0))).all()
     assert isinstance(kernel_of("rank", scores), RankAgreement)
