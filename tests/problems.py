@@ -86,6 +86,17 @@ def small_curves(
     )
 
 
+RISE = np.linspace(0.5, 1, 6)
+"""How much of `peaked` is reached after each of six epochs."""
+
+
+def peaked(config: dict) -> float:
+    """A score that is largest for SGD at a rate and depth between those of `small_configs`."""
+    rate = np.log10(config["rate"]) / 4 + 1
+    sgd = config["optimizer"] == "sgd"
+    return 0.9 - (rate - 0.55) ** 2 - 0.5 * (config["depth"] / 9 - 0.6) ** 2 + 0.05 * sgd
+
+
 def made_up_results(splits: int = 3, budget: int = 12) -> pd.DataFrame:
     """Rows as of `amt.evaluation.rows`, their metrics uniform random numbers."""
     index = pd.MultiIndex.from_product(

@@ -16,7 +16,7 @@ from amt.search.fitting import as_modelled, source_grid
 from amt.search.simulate import replay
 from amt.search.stopping import UTILITIES, Utility
 from amt.tuners.task_regression import Learned, init, task_regression
-from tests.problems import small_configs, small_curves, small_space
+from tests.problems import RISE, peaked, small_curves, small_space
 
 CONFIGS, EPOCHS, STEPS = 12, 6, 30
 KEY = jax.random.key(0)
@@ -124,18 +124,33 @@ def test_a_loss_is_told_as_it_is_measured(split):
     assert_allclose(mean, outcome.forward(3 * (1 - target.scores[0, :4, 0])), atol=0.3)
 
 
-def test_the_search_leaves_a_region_that_fails():
+# Searches off the grid, of sources with the shapes of the others
+
+
+def test_the_search_leaves_the_grid_for_better_configurations(split):
+    sources, _ = split
+    scores = np.array([[peaked(c) * RISE for c in sources.configs]] * sources.num_tasks)
+    scores += 0.003 * np.random.default_rng(0).normal(size=scores.shape)
+    tuner = amt.Tuner(dataclasses.replace(sources, scores=scores), KEY, steps=STEPS)
+    for _ in range(40):
+        trial = tuner.ask()
+        assert trial.config == tuner.configs[trial.number]
+        tuner.tell(trial.number, trial.epoch, peaked(trial.config) * RISE[trial.epoch - 1])
+    amt.space.check_configs(sources.space, tuner.configs)
+    assert len(set(map(str, tuner.configs))) == len(tuner.configs) > CONFIGS + 2
+    best = tuner.recommend()
+    assert best >= CONFIGS
+    assert peaked(tuner.configs[best]) > max(map(peaked, sources.configs)) + 0.005
+
+
+def test_the_search_leaves_a_region_that_fails(split):
     """The sources are best at large rates, where the target crashes."""
-    configs = small_configs(40)
-    rate = np.log10([config["rate"] for config in configs])
+    sources, _ = split
+    rate = np.log10([config["rate"] for config in sources.configs])
     value = 0.6 + 0.3 * (rate + 4) / 4
-    rng = np.random.default_rng(0)
-    scores = value[:, None] * np.linspace(0.6, 1, EPOCHS) + np.zeros((3, 1, 1))
-    scores = scores + 0.005 * rng.normal(size=scores.shape)
-    sources = amt.LearningCurves(
-        configs=configs, space=small_space(), tasks="abc", scores=scores, epochs=range(1, 7)
-    )
-    tuner = amt.Tuner(sources, KEY, steps=STEPS)
+    scores = value[:, None] * np.linspace(0.6, 1, EPOCHS) + np.zeros((sources.num_tasks, 1, 1))
+    scores = scores + 0.005 * np.random.default_rng(0).normal(size=scores.shape)
+    tuner = amt.Tuner(dataclasses.replace(sources, scores=scores), KEY, steps=STEPS)
     crashed = []
     for _ in range(25):
         trial = tuner.ask()
