@@ -1,6 +1,7 @@
 """Small problems that several tests share."""
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -84,6 +85,21 @@ def small_curves(
         tasks=[f"task {t}" for t in range(num_tasks)],
         scores=scores,
     )
+
+
+def write_losses(path: Path) -> list[str]:
+    """Write the `small_curves` as losses, 2 minus their scores, in a .csv file.
+
+    Returns the settings of an experiment on it.
+    """
+    curves = small_curves()
+    rows = [
+        {"task": f"t{t}", "config": c, "epoch": e + 1, "loss": 2 - score} | curves.configs[c]
+        for (t, c, e), score in np.ndenumerate(curves.scores)
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    options = "+database_options={minimise: true, columns: {score: loss}}"
+    return [f"database={path}", "split=leave_one_out", options]
 
 
 RISE = np.linspace(0.5, 1, 6)
