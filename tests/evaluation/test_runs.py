@@ -65,8 +65,8 @@ def test_a_wrong_name_gives_one_clear_line(tmp_path, override, message):
 def test_an_experiment_that_is_killed_goes_on_to_the_same_bytes(tmp_path):
     tuners = ["amt", "random_search"]
     settings = "chunk=1", "seeds=2", "budget=5", "inference.steps=5", "kernel.config=matern"
-    settings = (*settings, f"tuners=[{','.join(tuners)}]")
-    chunks = 5 * 2
+    settings = (*settings, "pair=[0,1,2]", f"tuners=[{','.join(tuners)}]")
+    chunks = 3 * 2
     parts = chunks * len(tuners)
 
     killed = tmp_path / "killed"
