@@ -47,7 +47,7 @@ def test_the_metric_has_the_mean_or_median_and_interval_of_draws(outcome):
 def tuner():
     """The target is one of the four sources, but for its noise."""
     curves = small_curves(num_tasks=4, num_configs=12, num_epochs=6, seed=4)
-    tuner = amt.Tuner(curves, jax.random.key(0), continuous=False, steps=30)
+    tuner = amt.Tuner(curves, jax.random.key(0), continuous=False, steps=30, restarts=2)
     for number in range(12):
         for epoch in (1, 2, 3):
             tuner.tell(number, epoch, float(curves.scores[3, number, epoch - 1]))
