@@ -1,6 +1,7 @@
 """Small problems that several tests share."""
 
 from functools import cache
+from pathlib import Path
 
 import equinox as eqx
 import numpy as np
@@ -103,6 +104,32 @@ def _free(model):
 def _shifted(model, by):
     free, constrain = unconstrain(model)
     return constrain(tuple(f + b for f, b in zip(free, by, strict=True)))
+
+
+def write_losses(path: Path) -> list[str]:
+    """Write the `small_curves` as losses, 2 minus their scores, in a .csv file.
+
+    Returns the settings of an experiment on it.
+    """
+    curves = small_curves()
+    rows = [
+        {"task": f"t{t}", "config": c, "epoch": e + 1, "loss": 2 - score} | curves.configs[c]
+        for (t, c, e), score in np.ndenumerate(curves.scores)
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    options = "+database_options={minimise: true, columns: {score: loss}}"
+    return [f"database={path}", "split=leave_one_out", options]
+
+
+RISE = np.linspace(0.5, 1, 6)
+"""How much of `peaked` is reached after each of six epochs."""
+
+
+def peaked(config: dict) -> float:
+    """A score that is largest for SGD at a rate and depth between those of `small_configs`."""
+    rate = np.log10(config["rate"]) / 4 + 1
+    sgd = config["optimizer"] == "sgd"
+    return 0.9 - (rate - 0.55) ** 2 - 0.5 * (config["depth"] / 9 - 0.6) ** 2 + 0.05 * sgd
 
 
 def made_up_results(splits: int = 3, budget: int = 12) -> pd.DataFrame:

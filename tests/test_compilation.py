@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,15 +10,19 @@ import numpy as np
 import pytest
 
 from amt.compilation import MIN_COMPILE_SECONDS, quick_vmap, use_compilation_cache
+from tests.processes import Script
 
 FOLDER, SECONDS = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
 PROGRAM = """
-import json
+import json, os
 import jax, jax.numpy as jnp
 import amt
 from amt.compilation import use_compilation_cache
 
-assert jax.config.jax_compilation_cache_dir is None, "importing amt sets nothing"
+users = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+assert jax.config.jax_compilation_cache_dir == users, "importing amt sets nothing"
+jax.config.update("jax_compilation_cache_dir", None)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 hits = []
 jax.monitoring.register_event_listener(
     lambda event, **_: hits.append(event) if event.endswith("/cache_hits") else None
@@ -30,33 +33,27 @@ print(json.dumps([len(hits), float(value)]))
 """
 
 
-def start(home: Path, cache: Path | str) -> subprocess.Popen[str]:
-    """A process that compiles a program, with `$AMT_CACHE_DIR` and nothing else of caches set."""
-    environment = {name: value for name, value in os.environ.items() if "CACHE" not in name}
-    environment |= {
-        "AMT_CACHE_DIR": str(cache),
-        "XDG_CACHE_HOME": str(home),
-        SECONDS.upper(): "0",
-    }
-    command, pipe = [sys.executable, "-c", PROGRAM], subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+def start(folder: Path, cache: Path | str) -> Script:
+    """A process that compiles a program, with the cache that `$AMT_CACHE_DIR` says."""
+    (folder / "program.py").write_text(PROGRAM)
+    caches = {"AMT_CACHE_DIR": str(cache), "XDG_CACHE_HOME": str(folder / "home")}
+    environment = os.environ | caches | {SECONDS.upper(): "0"}
+    return Script(folder / "program.py", [], environment=environment)
 
 
-def finish(process: subprocess.Popen[str]) -> list:
-    printed, errors = process.communicate(timeout=100)
-    assert process.returncode == 0, errors
-    return json.loads(printed)
+def finish(process: Script) -> list:
+    return json.loads(process.finish(100))
 
 
 def test_the_next_process_reads_what_one_has_compiled_unless_the_cache_is_off(tmp_path):
-    home, cache = tmp_path / "home", tmp_path / "cache"
-    off, cold = start(home, ""), start(home, cache)
+    cache = tmp_path / "cache"
+    off, cold = start(tmp_path, ""), start(tmp_path, cache)
     (none, expected), (hits, value) = finish(off), finish(cold)
     assert none == hits == 0
-    assert not home.exists()
+    assert not (tmp_path / "home").exists()
     programs = {path.name for path in cache.glob("jit_*-cache")}
     assert len(programs) > 1
-    warm_hits, again = finish(start(home, cache))
+    warm_hits, again = finish(start(tmp_path, cache))
     assert warm_hits == len(programs)
     assert {path.name for path in cache.glob("jit_*-cache")} == programs
     assert value == again == expected

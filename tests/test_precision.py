@@ -1,8 +1,5 @@
 """float64 by default, float32 by request, and JAX's global setting left alone."""
 
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,6 +7,7 @@ import pytest
 import amt
 from amt.precision import check_dtype, require_dtype
 from tests.problems import small_curves
+from tests.processes import Script
 
 FRESH = """
 import jax
@@ -38,11 +36,9 @@ print("passed")
 """
 
 
-def test_import_leaves_jax_alone_and_float64_is_never_silently_float32():
-    run = subprocess.run(
-        [sys.executable, "-c", FRESH], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert run.stdout == "passed\n", run.stderr
+def test_import_leaves_jax_alone_and_float64_is_never_silently_float32(tmp_path):
+    (tmp_path / "fresh.py").write_text(FRESH)
+    assert Script(tmp_path / "fresh.py", []).finish() == "passed\n"
 
 
 def test_precision_holds_inside_of_the_block_only():

@@ -91,17 +91,29 @@ def _imports(module: str, file: Path) -> list[str]:
     parents = module.split(".")[: None if file.name == "__init__.py" else -1]
     within = {"amt", module.split(".")[0]}
     names = []
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names if alias.name.split(".")[0] in within]
-        elif isinstance(node, ast.ImportFrom):
-            above = parents[: len(parents) - node.level + 1] if node.level else []
-            base = ".".join([*above, *filter(None, [node.module])])
-            if base.split(".")[0] in within:
-                imported = [f"{base}.{alias.name}" for alias in node.names]
-                submodules = [name for name in imported if _file(name) is not None]
-                names += submodules if len(submodules) == len(imported) else [base, *submodules]
+    for level, base, imported in _statements(file.read_bytes()):
+        if level is None:
+            names += [name for name in imported if name.split(".")[0] in within]
+            continue
+        above = parents[: len(parents) - level + 1] if level else []
+        base = ".".join([*above, *filter(None, [base])])
+        if base.split(".")[0] in within:
+            imported = [f"{base}.{name}" for name in imported]
+            submodules = [name for name in imported if _file(name) is not None]
+            names += submodules if len(submodules) == len(imported) else [base, *submodules]
     return names
+
+
+@cache  # tuners share most of their modules
+def _statements(code: bytes) -> list[tuple[int | None, str | None, list[str]]]:
+    """Every import: its level, None without a "from"; what it is from; and the names."""
+    statements: list[tuple[int | None, str | None, list[str]]] = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            statements.append((None, None, [alias.name for alias in node.names]))
+        elif isinstance(node, ast.ImportFrom):
+            statements.append((node.level, node.module, [alias.name for alias in node.names]))
+    return statements
 
 
 @cache

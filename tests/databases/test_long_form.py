@@ -1,8 +1,6 @@
 """Files in long form: read as they are, and every fault in them found."""
 
 import gzip
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from amt.databases.long_form import examine, grid, read_curves
 from amt.evaluation.splits import make_splits
 from amt.outcome import RobustOutcome
 from amt.space import Encoder
+from tests.processes import Script
 
 TASKS, CONFIGS, EPOCHS = ("a", "b", "c"), 6, 4
 
@@ -896,10 +895,16 @@ def test_grid_that_is_too_large(rows, write, monkeypatch):
     )
 
 
-def test_without_pandas(rows, write):
-    """`amt` needs neither pandas nor pyarrow, and says what reading a file needs."""
+def test_without_pandas(rows, write, tmp_path):
+    """`amt` needs neither pandas nor pyarrow, and says what reading a file needs.
+
+    In a process that has imported nothing but JAX and what that needs.
+    """
     code = f"""
 import sys
+kept = sys.stdlib_module_names | {{"__main__", "jax", "jaxlib", "ml_dtypes", "numpy", "scipy"}}
+for name in [name for name in sys.modules if name.partition(".")[0] not in kept]:
+    del sys.modules[name]
 sys.modules["pandas"] = sys.modules["pyarrow"] = None
 import amt, amt.databases
 try:
@@ -909,7 +914,8 @@ except ImportError as error:
 else:
     raise SystemExit("no error")
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    (tmp_path / "bare.py").write_text(code)
+    Script(tmp_path / "bare.py", []).finish()
 
 
 # By name

@@ -15,21 +15,23 @@ def test_padding_changes_no_result():
     config = {**CONFIG, "width": 8, "depth": 2, "activation": "tanh"}
     hyper, task = make_hyper(config, 0), make_task("breast_cancer", 0)
     key = jax.random.key(0)
-    weights = jax.jit(init, static_argnums=3)(hyper, task, key, 64).weights
-    padded = jax.jit(logits)(weights, hyper, task.x[:9])
+    state = jax.jit(init, static_argnums=3)(hyper, task, key, 64)
+    weights = jax.tree.map(np.asarray, state.weights)
+    padded = np.asarray(jax.jit(logits)(weights, hyper, task.x[:9]))
     h = np.tanh(task.x[:9, : task.features] @ weights.inner[: task.features, :8])
     h = np.tanh(h @ weights.hidden[0, :8, :8])
     np.testing.assert_allclose(padded[:, :2], h @ weights.outer[:8, :2], rtol=1e-4, atol=1e-5)
-    assert not np.asarray(padded[:, 2:]).any()
+    assert not padded[:, 2:].any()
 
     gradient = jax.jit(jax.grad(loss))(
         weights, hyper, task.x[:9], task.y[:9], np.ones(9, bool), task.classes, np.ones((3, 9, 64))
     )
-    assert np.asarray(gradient.inner[: task.features, :8]).any()
-    assert not np.asarray(gradient.inner[:, 8:]).any()
-    assert not np.asarray(gradient.hidden[1]).any()
-    assert not np.asarray(gradient.outer[8:]).any()
-    assert not np.asarray(gradient.outer[:, 2:]).any()
+    gradient = jax.tree.map(np.asarray, gradient)
+    assert gradient.inner[: task.features, :8].any()
+    assert not gradient.inner[:, 8:].any()
+    assert not gradient.hidden[1].any()
+    assert not gradient.outer[8:].any()
+    assert not gradient.outer[:, 2:].any()
 
 
 def test_diverged_network_predicts_class_0():

@@ -20,7 +20,8 @@ CHAINS, DRAWS, TASKS = 2, 100, 4
 
 @pytest.fixture
 def first(simulated):
-    return jax.tree.map(lambda x: x[0], (simulated.posterior, simulated.grid))
+    of_first = lambda leaf: jnp.asarray(np.asarray(leaf)[0])  # noqa: E731
+    return jax.tree.map(of_first, (simulated.posterior, simulated.grid))
 
 
 def test_inference_data_has_draws_statistics_and_scores(first):
@@ -53,11 +54,9 @@ def test_bands_cover_the_held_out_curve_and_the_figure_is_written(first, tmp_pat
     posterior, grid = first
     (sources,) = jax.jit(posterior.thin(20).posterior)(grid).components
     # The target repeats the first source; two of its scores are known.
-    target = grid.scores[0]
-    observations = Observations.empty(4, jnp.float64)
-    for config in (1, 3):
-        index = jnp.asarray(config), jnp.asarray(3)
-        observations = observations.append(*index, target[config, 3])
+    target = np.asarray(grid.scores)[0]
+    told = [(config, 3, target[config, 3]) for config in (1, 3)]
+    observations = Observations.of(told, 4, jnp.dtype("float64"))
     levels = (0.05, 0.5, 0.95)
     quantiles = predictive_quantiles(sources, observations, jax.random.key(0), levels=levels)
     assert quantiles.shape == (3, *target.shape)
@@ -65,7 +64,7 @@ def test_bands_cover_the_held_out_curve_and_the_figure_is_written(first, tmp_pat
     width = quantiles[2] - quantiles[0]
     assert width[1, 3] < width[:, 3].mean()
     assert np.mean((quantiles[0] < target) & (target < quantiles[2])) > 0.7
-    figure = predictive_figure(quantiles, observations, np.asarray(target), range(4), [0, 1, 3])
+    figure = predictive_figure(quantiles, observations, target, range(4), [0, 1, 3])
     assert len([axis for axis in figure.axes if axis.get_visible()]) == 3
     figure.savefig(tmp_path / "bands.png")
     assert (tmp_path / "bands.png").stat().st_size > 5000

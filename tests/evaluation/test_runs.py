@@ -1,6 +1,5 @@
 """Runs into a folder, and experiments/at2.py."""
 
-import itertools
 import json
 import signal
 import time
@@ -13,7 +12,7 @@ import pytest
 from amt.databases import DATABASES
 from amt.evaluation.runs import run
 from amt.tuners import TUNERS
-from tests.problems import METHODS, SMALL_RUN, small_curves
+from tests.problems import METHODS, SMALL_RUN, small_curves, write_losses
 from tests.processes import ROOT, Script
 
 CURVES = small_curves()
@@ -66,8 +65,8 @@ def test_a_wrong_name_gives_one_clear_line(tmp_path, override, message):
 def test_an_experiment_that_is_killed_goes_on_to_the_same_bytes(tmp_path):
     tuners = ["amt", "random_search"]
     settings = "chunk=1", "seeds=2", "budget=5", "inference.steps=5", "kernel.config=matern"
-    settings = (*settings, f"tuners=[{','.join(tuners)}]")
-    chunks = 5 * 2
+    settings = (*settings, "pair=[0,1,2]", f"tuners=[{','.join(tuners)}]")
+    chunks = 3 * 2
     parts = chunks * len(tuners)
 
     killed = tmp_path / "killed"
@@ -95,16 +94,8 @@ def test_an_experiment_that_is_killed_goes_on_to_the_same_bytes(tmp_path):
 
 
 def test_an_experiment_on_a_file_of_losses(tmp_path):
-    index = itertools.product(*map(range, CURVES.scores.shape))
-    rows = [
-        {"task": f"t{t}", "config": c, "epoch": e + 1, "loss": 2 - CURVES.scores[t, c, e]}
-        | CURVES.configs[c]
-        for t, c, e in index
-    ]
-    pd.DataFrame(rows).to_csv(tmp_path / "losses.csv", index=False)
-    settings = "split=leave_one_out", "budget=4", "inference.steps=3", "output=out"
-    options = "+database_options={minimise: true, columns: {score: loss}}"
-    printed = start(tmp_path, f"database={tmp_path / 'losses.csv'}", *settings, options).finish()
+    settings = [*write_losses(tmp_path / "losses.csv"), "budget=4", "inference.steps=3"]
+    printed = start(tmp_path, *settings, "output=out").finish()
     assert f"{len(METHODS)} of {len(METHODS)} parts computed" in printed
     results = pd.read_parquet(tmp_path / "out" / "results.parquet")
     assert set(results["target"]) == {f"t{t}" for t in range(CURVES.num_tasks)}

@@ -12,7 +12,7 @@ from amt.evaluation.sweeps import budgets_of, collect, highlights
 from amt.evaluation.tables import latex_of_runs, markdown_of_runs
 from amt.files import write_json
 from amt.kernels import AT2
-from tests.problems import made_up_results
+from tests.problems import made_up_results, write_losses
 from tests.processes import ROOT, Script
 
 KERNELS = [("at2", "deep_poly", "at2"), ("icm", "matern", "at2"), ("icm", "matern", "fabolas")]
@@ -129,16 +129,16 @@ def test_a_folder_without_runs_says_so(tmp_path):
 
 
 def test_a_sweep_is_taken_up_where_it_was_left_and_reports(tmp_path):
-    settings = ["database=bundled", "pair=[0,1]", "budget=10", "inference.steps=3", "output=out"]
+    settings = [*write_losses(tmp_path / "losses.csv"), "budget=10", "inference.steps=3"]
     settings += ["kernel.task=icm", "kernel.fidelity=fabolas", "hydra.launcher.n_jobs=1"]
-    settings += ["tuners=[amt,random_search]"]
+    settings += ["tuners=[amt,random_search]", "output=out"]
 
     def sweep(*overrides: str) -> Script:
         script = ROOT / "experiments/kernel_ablation.py"
         return Script(script, [*settings, *overrides], tmp_path)
 
     sweep("kernel.config=matern").finish()
-    part = tmp_path / "out/bundled/icm-matern-fabolas-mle/parts/amt/0000.parquet"
+    part = tmp_path / "out/losses/icm-matern-fabolas-mle/parts/amt/0000.parquet"
     written = part.stat().st_mtime_ns
     sweep("kernel.config=matern,tree").finish()
     assert part.stat().st_mtime_ns == written
@@ -148,7 +148,7 @@ def test_a_sweep_is_taken_up_where_it_was_left_and_reports(tmp_path):
     assert {"figure.pdf", "figure.png", "table.tex", "table.md"} <= {
         p.name for p in tmp_path.glob("out/*")
     }
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert {path.name for path in tmp_path.iterdir()} == {"losses.csv", "out"}
     refused = sweep("kernel.config=matern", "seeds=2")
     assert refused.wait() != 0
     assert "has results of other settings: give another output folder" in refused.errors

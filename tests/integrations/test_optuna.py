@@ -480,12 +480,14 @@ def test_values_are_those_of_the_posterior_with_trials_off_the_grid_and_pending(
     named = [c for c in configs if c is not None]
     features = jnp.asarray(Encoder(sources().space)(named[20:]))
     model = sampler.fit.model
-    observations = Observations.empty(8, jnp.float64)
     scores = curve(off[0], NEW)[:2], curve(past_configs()[3], NEW)[:1], [0.5]
-    for config, told in zip((20, 3, 21), scores, strict=True):
-        for epoch, score in enumerate(told):
-            observations = observations.append(config, epoch, score)
-    pending = Observations.empty(1, jnp.float64).append(21, 1, 0.0)
+    entries = [
+        (config, epoch, score)
+        for config, told in zip((20, 3, 21), scores, strict=True)
+        for epoch, score in enumerate(told)
+    ]
+    observations = Observations.of(entries, 8, jnp.dtype("float64"))
+    pending = Observations.of([(21, 1, 0.0)], 1, jnp.dtype("float64"))
     posterior = jax.jit(
         lambda: model.source_posterior(grid).condition(observations, features, pending)
     )()

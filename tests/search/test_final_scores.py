@@ -49,18 +49,14 @@ def test_they_are_those_of_dense_algebra_by_either_way():
             FinalScores.of_state(prior, state, posterior),
             FinalScores.of_prior(prior, posterior, observations),
             FinalScores.of_prior(prior, thin, observations, None, kept),
-            (posterior, dense, prior.noises(), best_epochs(thin)),
+            (posterior, dense, prior.noises(), best_epochs(posterior), best_epochs(thin)),
         )
 
-    sequential, at_once, thinned, (posterior, dense, noise, best) = both(observations)
+    found = jax.tree.map(np.asarray, both(observations))
+    sequential, at_once, thinned, (posterior, dense, noise, best, kept) = found
     told = [config * EPOCHS + epoch for config, epoch, _ in TOLD]
-    for final, epoch in (
-        (sequential, best_epochs(posterior)),
-        (at_once, None),
-        (thinned, 2 * best),
-    ):
-        epoch = best_epochs(posterior) if epoch is None else epoch
-        rows = np.arange(CONFIGS) * EPOCHS + np.asarray(epoch)
+    for final, epoch in ((sequential, best), (at_once, best), (thinned, 2 * kept)):
+        rows = np.arange(CONFIGS) * EPOCHS + epoch
         for k in range(len(noise)):
             gram = dense[k][np.ix_(told, told)] + np.diag([noise[k, e] for _, e, _ in TOLD])
             cross = dense[k][np.ix_(told, rows)]
@@ -91,6 +87,7 @@ def problem():
 def draws_of(final, count, seed):
     """Draws of the final scores by NumPy."""
     rng = np.random.default_rng(seed)
+    final = jax.tree.map(np.asarray, final)
     weights = np.exp(final.log_weights)
     counts = rng.multinomial(count, weights / weights.sum())
     return np.concatenate(
@@ -110,12 +107,12 @@ def chosen(rule, keys, posterior, remaining, final):
 def test_thompson_sampling_trains_each_as_often_as_it_is_the_best(problem):
     posterior, remaining, final = problem
     keys = jax.random.split(jax.random.key(0), 2000)
-    config, values = chosen(thompson_sampling, keys, posterior, remaining, final)
+    config, values = map(np.asarray, chosen(thompson_sampling, keys, posterior, remaining, final))
     draws = np.where(remaining[:, 0], draws_of(final, 2000, 1), -np.inf)
     expected = np.bincount(draws.argmax(1), minlength=CONFIGS) / 2000
     assert_allclose(np.bincount(config, minlength=CONFIGS) / 2000, expected, atol=0.05)
     assert_array_equal(np.isneginf(values).any(0), ~remaining[:, 0])
-    mean, covariance, _ = final.matched()
+    mean, covariance, _ = map(np.asarray, jax.jit(FinalScores.matched)(final))
     left = remaining[:, 0]
     assert_allclose(values.mean(0)[left], mean[left], atol=0.05)
     assert_allclose(np.cov(values[:, left].T), covariance[np.ix_(left, left)], atol=0.1)
@@ -152,7 +149,7 @@ def test_the_knowledge_gradient_is_that_of_monte_carlo_and_of_quadrature(problem
     posterior, remaining, final = problem
     compiled = jax.jit(partial(log_knowledge_gradient, posterior, remaining, 0.0))
     value = np.exp(compiled(final=final))
-    mean, covariance, noise = map(np.asarray, final.matched())
+    mean, covariance, noise = map(np.asarray, jax.jit(FinalScores.matched)(final))
     z = np.linspace(-9, 9, 200_001)
     for c in range(CONFIGS):
         slope = covariance[c] / np.sqrt(covariance[c, c] + noise[c])

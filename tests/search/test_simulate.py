@@ -28,9 +28,9 @@ def test_forecast_is_that_of_the_weighted_mixture(draws):
     target, held_out = rng.normal(size=(CONFIGS, EPOCHS)), rng.uniform(size=CONFIGS) < 0.6
     target[~held_out, -1] = np.nan
     weights = rng.dirichlet(np.ones(*draws)) if draws else np.ones(1)
-    log_weights = jnp.log(weights) if draws else None
-    posterior = TargetPosterior(jnp.asarray(mean), jnp.asarray(variance), log_weights)
-    actual = jax.jit(forecast)(posterior, noise, target, held_out)
+    posterior = TargetPosterior(mean, variance, np.log(weights) if draws else None)
+    compiled = jax.jit(forecast)
+    actual = compiled(posterior, noise, target, held_out)
 
     last = target[held_out, -1]
     center = mean.reshape(-1, CONFIGS, EPOCHS)[:, held_out, -1]
@@ -41,7 +41,7 @@ def test_forecast_is_that_of_the_weighted_mixture(draws):
     assert_allclose(actual.coverage50, ((share > 0.25) & (share < 0.75)).mean())
     assert_allclose(actual.coverage90, ((share > 0.05) & (share < 0.95)).mean())
     assert 0 < actual.coverage50 < actual.coverage90 < 1
-    assert all(np.isnan(jax.tree.leaves(forecast(posterior, noise, target, held_out & False))))
+    assert all(np.isnan(jax.tree.leaves(compiled(posterior, noise, target, held_out & False))))
 
 
 def test_a_forecast_of_transformed_scores_is_a_density_of_the_scores():
@@ -74,13 +74,13 @@ def test_the_loop_forecasts_what_its_posterior_says_after_each_query(draws):
     forecast_after = jax.jit(
         lambda seen, held_out: forecast(source.condition(seen), source.noise, target, held_out)
     )
-    observations = Observations.empty(budget, target.dtype)
+    trajectory = jax.tree.map(np.asarray, trajectory)
     held_out = np.ones(len(target), bool)
     for query in range(budget):
-        config, epoch, score = (leaf[query] for leaf in trajectory[:3])
-        observations = observations.append(config, epoch, score)
+        entries = list(zip(*(leaf[: query + 1].tolist() for leaf in trajectory[:3]), strict=True))
+        config, epoch, _ = entries[-1]
         held_out[config] &= epoch < epochs - 1
-        after = forecast_after(observations, held_out)
+        after = forecast_after(Observations.of(entries, budget, target.dtype), held_out)
         loop = jax.tree.map(lambda leaf, q=query: leaf[q], trajectory.forecast)
         jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-6), loop, after)
     assert not held_out.all()

@@ -8,23 +8,23 @@ from numpy.testing import assert_allclose, assert_array_equal
 from amt.gp.observations import TargetPosterior
 from amt.outcome import ArcsineOutcome, RobustOutcome
 from amt.search.simulate import Trajectory, until_stop
-from amt.search.stopping import UTILITIES, Utility, expected_gains, expected_improvement, stops
+from amt.search.stopping import UTILITIES, expected_gains, expected_improvement, stops
 
 CONFIGS, EPOCHS = 4, 5
 RNG = np.random.default_rng(0)
 POSTERIOR = TargetPosterior(
-    jnp.asarray(RNG.uniform(0.6, 1.2, (2, CONFIGS, EPOCHS))),
-    jnp.asarray(RNG.uniform(1e-6, 0.02, (2, CONFIGS, EPOCHS))),
-    jnp.log(jnp.asarray([0.7, 0.3])),
+    RNG.uniform(0.6, 1.2, (2, CONFIGS, EPOCHS)),
+    RNG.uniform(1e-6, 0.02, (2, CONFIGS, EPOCHS)),
+    np.log([0.7, 0.3]),
 )
-NOISE = jnp.asarray(RNG.uniform(0.001, 0.01, (2, EPOCHS)))
+NOISE = RNG.uniform(0.001, 0.01, (2, EPOCHS))
 improve = jax.jit(expected_improvement)
 
 
 def test_expected_improvement_in_the_metric_is_that_of_monte_carlo():
     normal = RNG.normal(size=(200_000, 1, 1, 1))
     deviation = np.sqrt(POSTERIOR.variance + NOISE[:, None])
-    scores = np.asarray(POSTERIOR.mean + deviation * normal)
+    scores = POSTERIOR.mean + deviation * normal
     weights = np.exp(POSTERIOR.log_weights)
     loss = RobustOutcome(sign=-1.0, softening=0.5, location=0.3, scale=0.8, knee=5.0)
     for outcome, best in ((ArcsineOutcome(), 0.7), (None, 0.9), (loss, -0.2)):
@@ -46,9 +46,8 @@ def test_the_gain_is_that_of_the_best_plan_within_the_budget():
     cost = RNG.uniform(0.5, 2, (CONFIGS, EPOCHS))
     remaining = np.arange(EPOCHS) >= np.array([0, 2, 4, 5])[:, None]
     spent, budget = 3.0, 9.0
-    gains = jax.jit(expected_gains, static_argnums=5)(
-        improvement, remaining, cost, spent, budget, UTILITIES
-    )
+    compiled = jax.jit(expected_gains, static_argnums=5)
+    gains = np.asarray(compiled(improvement, remaining, cost, spent, budget, UTILITIES))
     for utility, gain in zip(UTILITIES, gains, strict=True):
         best = -np.inf
         for c in range(CONFIGS):
@@ -59,19 +58,18 @@ def test_the_gain_is_that_of_the_best_plan_within_the_budget():
                     paid = (b / budget) ** utility.power - (spent / budget) ** utility.power
                     best = max(best, improvement[c, e] - utility.weight * paid)
         assert_allclose(gain, best)
-    assert_array_equal(
-        stops(jnp.zeros(len(UTILITIES)), UTILITIES, True), [u.weight > 0 for u in UTILITIES]
-    )
+    assert_array_equal(stops(0 * gains, UTILITIES, True), [u.weight > 0 for u in UTILITIES])
     assert not stops(-gains, UTILITIES, False).any()
-    nothing = expected_gains(improvement, remaining, cost, 9.0, budget, [Utility(1.0)])
+    nothing = compiled(improvement, remaining, cost, 9.0, budget, UTILITIES)
     assert np.isneginf(nothing).all()
 
 
 def test_a_stopped_trajectory_repeats_its_last_recommendation_and_spends_nothing():
-    index = jnp.arange(4)
-    stop = jnp.asarray([[False, False], [True, False], [False, False], [True, False]])
+    index = np.arange(4)
+    stop = np.array([[False, False], [True, False], [False, False], [True, False]])
     trajectory = Trajectory(index, index, index / 4, index + 10, None, stop)
-    stopped = until_stop(trajectory, 0)
+    compiled = jax.jit(until_stop)
+    stopped = compiled(trajectory, 0)
     assert_array_equal(stopped.recommended, [10, 11, 11, 11])
     assert_array_equal(stopped.score, [0, 0.25, np.nan, np.nan])
-    assert_array_equal(until_stop(trajectory, 1).score, trajectory.score)
+    assert_array_equal(compiled(trajectory, 1).score, trajectory.score)

@@ -24,7 +24,7 @@ from amt.search.fitting import fidelity_rank, fit_sources, stack, unfitted
 from amt.search.rule import incumbent, recommend, suggest
 from amt.search.simulate import simulate
 from amt.search.tuner import ExhaustedError, Tuner
-from tests.problems import small_configs, small_curves, small_space
+from tests.problems import RISE, peaked, small_configs, small_curves, small_space
 
 CONFIGS, EPOCHS = 12, 6
 EPOCH = [2, 4, 6, 8, 10, 12]
@@ -394,34 +394,6 @@ def test_what_failed_is_neither_asked_for_nor_recommended_and_what_is_stopped_on
 
 
 # Off the grid
-
-RISE = np.linspace(0.5, 1, EPOCHS)
-
-
-def peaked(config):
-    """A score that is largest for SGD at a rate and depth between those of the grid."""
-    rate = np.log10(config["rate"]) / 4 + 1
-    sgd = config["optimizer"] == "sgd"
-    return 0.9 - (rate - 0.55) ** 2 - 0.5 * (config["depth"] / 9 - 0.6) ** 2 + 0.05 * sgd
-
-
-def test_the_search_leaves_the_grid_for_better_configurations():
-    sources, _ = curves()
-    scores = np.array([[peaked(c) * RISE for c in sources.configs]] * 2)
-    scores += 0.003 * np.random.default_rng(0).normal(size=scores.shape)
-    sources = amt.LearningCurves(
-        configs=sources.configs, space=sources.space, tasks="ab", scores=scores, epochs=EPOCH
-    )
-    tuner = Tuner(sources, jax.random.key(3), kernels={"config": "matern"}, **FIT)
-    for _ in range(40):
-        trial = tuner.ask()
-        assert trial.config == tuner.configs[trial.number]
-        tuner.tell(trial.number, trial.epoch, peaked(trial.config) * RISE[trial.epoch // 2 - 1])
-    amt.space.check_configs(sources.space, tuner.configs)
-    assert len(set(map(str, tuner.configs))) == len(tuner.configs) > CONFIGS + 2
-    best = tuner.recommend()
-    assert best >= CONFIGS
-    assert peaked(tuner.configs[best]) > max(map(peaked, sources.configs)) + 0.005
 
 
 def test_incomplete_sources_and_a_search_off_their_grid(tmp_path):

@@ -16,9 +16,10 @@ from amt.search.fitting import as_modelled, source_grid
 from amt.search.simulate import replay
 from amt.search.stopping import UTILITIES, Utility
 from amt.tuners.task_regression import Learned, init, task_regression
-from tests.problems import small_configs, small_curves, small_space
+from tests.problems import RISE, peaked, small_curves, small_space
 
-CONFIGS, EPOCHS, STEPS = 12, 6, 30
+CONFIGS, EPOCHS = 12, 6
+FIT = {"steps": 30, "restarts": 2}
 KEY = jax.random.key(0)
 
 
@@ -30,7 +31,7 @@ def split():
 
 @pytest.fixture(scope="module")
 def fit(split):
-    return amt.fit_sources(split[0], KEY, steps=STEPS)[0]
+    return amt.fit_sources(split[0], KEY, **FIT)[0]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_random_rules_follow_from_the_key(split, fit):
 
 def test_it_is_fitted_by_default_and_goes_on_from_its_file(split, fit, tmp_path):
     path = tmp_path / "state.npz"
-    tuner = amt.Tuner(split[0], KEY, steps=STEPS, state=path)
+    tuner = amt.Tuner(split[0], KEY, **FIT, state=path)
     jax.tree.map(assert_array_equal, tuner.fit, fit)
     for score in (0.3, 0.5):
         trial = tuner.ask()
@@ -108,7 +109,7 @@ def test_it_is_fitted_by_default_and_goes_on_from_its_file(split, fit, tmp_path)
     assert again.ask() == tuner.ask()
     assert again.recommend() == tuner.recommend()
     with pytest.raises(ValueError, match="other acquisition, model"):
-        amt.Tuner(split[0], KEY, model="multi_task", steps=STEPS, state=path)
+        amt.Tuner(split[0], KEY, model="multi_task", **FIT, state=path)
 
 
 def test_a_loss_is_told_as_it_is_measured(split):
@@ -116,7 +117,7 @@ def test_a_loss_is_told_as_it_is_measured(split):
     metric = 3 * (1 - sources.scores)
     outcome = Outcome.fit(metric, minimise=True)
     sources = dataclasses.replace(sources, scores=outcome.forward(metric), outcome=outcome)
-    tuner = amt.Tuner(sources, KEY, continuous=False, steps=STEPS)
+    tuner = amt.Tuner(sources, KEY, continuous=False, **FIT)
     for number in range(4):
         tuner.tell(number, 1, float(3 * (1 - target.scores[0, number, 0])))
     assert tuner.outcome == outcome
@@ -124,18 +125,34 @@ def test_a_loss_is_told_as_it_is_measured(split):
     assert_allclose(mean, outcome.forward(3 * (1 - target.scores[0, :4, 0])), atol=0.3)
 
 
-def test_the_search_leaves_a_region_that_fails():
+# Searches off the grid, of sources with the shapes of the others
+
+
+def test_the_search_leaves_the_grid_for_better_configurations(split):
+    sources, _ = split
+    scores = np.array([[peaked(c) * RISE for c in sources.configs]] * sources.num_tasks)
+    scores += 0.003 * np.random.default_rng(0).normal(size=scores.shape)
+    sources = dataclasses.replace(sources, scores=scores, epochs=[2, 4, 6, 8, 10, 12])
+    tuner = amt.Tuner(sources, KEY, **FIT)
+    for _ in range(40):
+        trial = tuner.ask()
+        assert trial.config == tuner.configs[trial.number]
+        tuner.tell(trial.number, trial.epoch, peaked(trial.config) * RISE[trial.epoch // 2 - 1])
+    amt.space.check_configs(sources.space, tuner.configs)
+    assert len(set(map(str, tuner.configs))) == len(tuner.configs) > CONFIGS + 2
+    best = tuner.recommend()
+    assert best >= CONFIGS
+    assert peaked(tuner.configs[best]) > max(map(peaked, sources.configs)) + 0.005
+
+
+def test_the_search_leaves_a_region_that_fails(split):
     """The sources are best at large rates, where the target crashes."""
-    configs = small_configs(40)
-    rate = np.log10([config["rate"] for config in configs])
+    sources, _ = split
+    rate = np.log10([config["rate"] for config in sources.configs])
     value = 0.6 + 0.3 * (rate + 4) / 4
-    rng = np.random.default_rng(0)
-    scores = value[:, None] * np.linspace(0.6, 1, EPOCHS) + np.zeros((3, 1, 1))
-    scores = scores + 0.005 * rng.normal(size=scores.shape)
-    sources = amt.LearningCurves(
-        configs=configs, space=small_space(), tasks="abc", scores=scores, epochs=range(1, 7)
-    )
-    tuner = amt.Tuner(sources, KEY, steps=STEPS)
+    scores = value[:, None] * np.linspace(0.6, 1, EPOCHS) + np.zeros((sources.num_tasks, 1, 1))
+    scores = scores + 0.005 * np.random.default_rng(0).normal(size=scores.shape)
+    tuner = amt.Tuner(dataclasses.replace(sources, scores=scores), KEY, **FIT)
     crashed = []
     for _ in range(25):
         trial = tuner.ask()
