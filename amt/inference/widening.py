@@ -2,12 +2,13 @@ r"""How much wider a target's intervals are than its components say, learned fro
 
 A search trains the configurations that the sources name best. What it sees of them says little of
 how far apart the others are on the target, and the components that predict it closely are sure of
-more than that. Sources are targets of which everything is known. With \(F_{tc}(\cdot\,; a)\) the
-predictive distribution of the last score of configuration c of source t, given the other sources
-and n scores of t, and with all standard deviations of noise-free scores times a, the factor after n
-scores is
+more than that, which forecasts should not be. Sources are targets of which everything is known.
+With \(F_{tc}(\cdot\,; a)\) the predictive distribution of the last score of configuration c of
+source t, given the other sources and n scores of t, and with all standard deviations of noise-free
+scores times a, the factor after n scores is
 
-\[ a_n = \min \{ a : \mathrm{mean}_{tc}\, 1[\,|F_{tc}(y_{tc}; a) - 1/2| \le 0.45\,] \ge 0.9 \}, \]
+\[ a_n = \min \{ a \ge 1 : \mathrm{mean}_{tc}\, 1[\,|F_{tc}(y_{tc}; a) - 1/2| \le 0.45\,]
+   \ge 0.9 \}, \]
 
 over all configurations that none of the n scores is of. These scores are of the \(\sqrt n\)
 configurations that the other sources name best, after their first \(\sqrt n\) epochs.
@@ -33,7 +34,7 @@ from amt.gp.task_regression.widening import COUNTS, no_widening
 LEVEL = 0.9
 MOST_TASKS = 32  # that are left out
 
-FACTORS = np.geomspace(0.5, 4.0, 49)
+FACTORS = np.geomspace(1.0, 4.0, 33)
 
 
 def learn_widening(model: TaskRegression, grid: CurveGrid) -> Float[Array, "count"]:
@@ -53,8 +54,8 @@ def learn_widening(model: TaskRegression, grid: CurveGrid) -> Float[Array, "coun
     others = np.array([np.delete(np.arange(tasks), task) for task in left_out])
     trained, factors = _trained(configs, epochs), jnp.asarray(FACTORS, dtype)
 
-    def of_task(task: tuple[Int[Array, ""], Int[Array, "other"]]) -> tuple[Array, Array]:
-        task, rest = task
+    def of_task(split: tuple[Int[Array, ""], Int[Array, "other"]]) -> tuple[Array, Array]:
+        task, rest = split
         scores, variance = grid.scores, grid.variance
         given = None if variance is None else variance[rest]
         prior = model.target_prior(replace(grid, scores=scores[rest], variance=given))
@@ -67,10 +68,10 @@ def learn_widening(model: TaskRegression, grid: CurveGrid) -> Float[Array, "coun
             config = best[rank]
             at = Observations(config, epoch, scores[task, config, epoch], count)
             posterior = prior.condition(at, epochs=last)
-            noise = prior.noises()[:, -1:]
-            variance = jnp.square(factors)[:, None, None] * posterior.variance[:, :, 0] + noise
-            below = norm.cdf(scores[task, :, -1], posterior.mean[:, :, 0], jnp.sqrt(variance))
-            below = jnp.tensordot(jnp.exp(posterior.log_weights), below, (0, 1))
+            variance = jnp.square(factors)[:, None] * posterior.variance[:, None, :, 0]
+            deviation = jnp.sqrt(variance + prior.noises()[:, -1][:, None, None])
+            mean = posterior.mean[:, None, :, 0]
+            below = posterior.average(norm.cdf(scores[task, :, -1], mean, deviation))
             counted = known.at[config].set(False)
             inside = counted & (jnp.abs(below - 0.5) <= LEVEL / 2)
             return jnp.sum(inside, 1), jnp.sum(counted)

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from amt.gp.observations import Observations, TargetPosterior
 from amt.gp.task_regression.target import TargetPrior, TargetState
-from amt.gp.task_regression.widening import widening_after
 from amt.linalg import cholesky, solve_lower
 
 
@@ -39,7 +38,7 @@ class FinalScores(NamedTuple):
         covariance = jnp.tensordot(prior.components.parts, prior.among(*at), 1)
         half = state.rows[:, :, *at]
         covariance -= jnp.einsum("kni,knj->kij", half, half)
-        return cls.at(prior, posterior, at[1], at[1], covariance, state.count)
+        return cls.at(prior, posterior, at[1], at[1], covariance)
 
     @classmethod
     def of_prior(
@@ -74,7 +73,7 @@ class FinalScores(NamedTuple):
             return every[count:, count:] - half.T @ half
 
         covariance = jax.lax.map(of_component, (prior.components.parts, prior.noises()))
-        return cls.at(prior, posterior, best, epoch, covariance, jnp.sum(used))
+        return cls.at(prior, posterior, best, epoch, covariance)
 
     @classmethod
     def at(
@@ -84,15 +83,9 @@ class FinalScores(NamedTuple):
         position: Int[Array, "config"],
         epoch: Int[Array, "config"],
         covariance: Float[Array, "component config config"],
-        count: Int[Array, ""],
     ) -> "FinalScores":
-        """Joint scores at one epoch of each configuration, by position in posterior and prior.
-
-        Args:
-            count: number of scores and of evaluations under way.
-        """
+        """Joint scores at one epoch of each configuration, by position in posterior and prior."""
         assert posterior.log_weights is not None
-        covariance = jnp.square(widening_after(prior.widening, count)) * covariance
         mean = posterior.mean[:, jnp.arange(len(position)), position]
         return cls(mean, covariance, prior.noises()[:, epoch], posterior.log_weights)
 

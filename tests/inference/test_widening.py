@@ -37,7 +37,8 @@ def last_scores(model, grid, config, epoch, score, count):
     prior = model.target_prior(grid)
     posterior = prior.condition(Observations(config, epoch, score, count))
     weights = jnp.exp(posterior.log_weights)
-    return posterior.mean[..., -1], posterior.variance[..., -1], prior.noises()[:, -1:], weights
+    variance = posterior.widened().variance[..., -1]
+    return posterior.mean[..., -1], variance, prior.noises()[:, -1:], weights
 
 
 def shares(model, grid, count):

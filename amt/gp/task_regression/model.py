@@ -97,7 +97,7 @@ class TaskRegression(eqx.Module):
         similarity: omega.
         common: s_b.
         residual, course, itself: standard deviations of h, u and d at the last epoch.
-        widening: factors of a target's standard deviations (`amt.inference.widening`).
+        widening: factors of standard deviations in forecasts (`amt.inference.widening`).
         functions: eigenfunctions of the trend that are kept.
         typical: expected score of a target where there is no source.
     """

@@ -90,7 +90,7 @@ class TargetPrior(NamedTuple):
         own: K_d.
         noise: variance of each epoch.
         components: factors of all of it.
-        widening: factors of the posterior's standard deviations (`widening_after`).
+        widening: factors of standard deviations in forecasts (`widening_after`).
     """
 
     mean: Float[Array, "config epoch"]
@@ -223,8 +223,8 @@ class TargetPrior(NamedTuple):
         """
         log_weights = jax.nn.log_softmax(self.components.log_weight + log_density)
         trusted = self.components.trusted(log_weights, count)
-        variance = jnp.square(widening_after(self.widening, count)) * variance
-        return TargetPosterior(mean, variance, log_weights, trusted)
+        widening = widening_after(self.widening, count)
+        return TargetPosterior(mean, variance, log_weights, trusted, widening)
 
     def weights(
         self, observations: Observations
