@@ -225,7 +225,7 @@ def test_float32_agrees_and_jit_and_vmap_change_nothing(problem, name):
     assert_allclose(together[1], alone + shift, rtol=1e-9)
 
 
-def test_expected_lead_is_over_the_best_of_the_others(problem):
+def test_value_of_perfect_information_is_over_the_best_of_the_others(problem):
     (mean, variance, *_), remaining, _ = problem
     at = np.arange(CONFIGS), mean.argmax(1)
     value = np.exp(COMPILED["lead"](*problem))
