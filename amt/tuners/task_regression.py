@@ -3,8 +3,9 @@
 Before the loop the model (`amt.gp.task_regression`) is fitted to the sources (`fit`), and made into
 the prior of the target (`condition`). In the loop every score costs one update of each
 component, and the configuration with the largest value of perfect information
-(`amt.search.acquisition`) is trained next. Of those that have a score, the one with the largest posterior mean is recommended,
-before there is one of all. Accuracies are modelled through the arcsine of their square root.
+(`amt.search.acquisition`) is trained next. Of those that have a score, the one with the largest
+posterior mean is recommended, before there is one of all. Accuracies are modelled through the
+arcsine of their square root.
 """
 
 from collections.abc import Sequence
