@@ -74,12 +74,14 @@ class TargetPosterior(NamedTuple):
         mean, variance: of a mixture (`amt.gp.mixture`) with a leading axis of components.
         log_weights: of a mixture the logarithms of its weights, which sum to 1; else None.
         trusted: of a mixture the components that the next query trusts; None for all.
+        widening: factor of the standard deviations in forecasts; None for 1.
     """
 
     mean: Float[Array, "*component config epoch"]
     variance: Float[Array, "*component config epoch"]
     log_weights: Float[Array, "component"] | None = None
     trusted: Bool[Array, "component"] | None = None
+    widening: Float[Array, ""] | None = None
 
     def average(self, values: Float[Array, "..."]) -> Float[Array, "..."]:
         """Average over the components by their weights; values without components stay."""
@@ -100,7 +102,13 @@ class TargetPosterior(NamedTuple):
     def of(self, configs: Sequence[int]) -> "TargetPosterior":
         """The marginals of some configurations, as arrays of NumPy: any number is fast."""
         mean, variance = (np.asarray(leaf)[..., list(configs), :] for leaf in self[:2])
-        return TargetPosterior(mean, variance, self.log_weights)  # pyright: ignore[reportArgumentType]
+        return self._replace(mean=mean, variance=variance, trusted=None)
+
+    def widened(self) -> "TargetPosterior":
+        """The marginals of forecasts, whose standard deviations are times the factor."""
+        if self.widening is None:
+            return self
+        return self._replace(variance=self.widening**2 * self.variance, widening=None)
 
     def matched(self) -> "TargetPosterior":
         """Normal marginals of the mixture's mean and variance; itself without components."""

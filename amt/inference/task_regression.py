@@ -1,5 +1,6 @@
 """Learning a task regression from source tasks, by the likelihood of each given the others."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from amt.gp.task_regression.model import CommonScale, TaskRegression
 from amt.gp.task_regression.posterior import TaskRegressionPosterior
 from amt.inference.mle import Optimizer, maximize
 from amt.inference.priors import Priors, log_prior
+from amt.inference.widening import learn_widening
 
 
 class TaskRegressionFit(NamedTuple):
@@ -47,7 +49,8 @@ def fit_task_regression(
     """Maximise the log density of every source given the others, and the log prior.
 
     That of the best score of every curve, given how configurations of one task differ, is added
-    to it, which says what is known of configurations that no source has.
+    to it, which says what is known of configurations that no source has. How much wider intervals
+    are is learned from the model found (`amt.inference.widening`).
 
     Args:
         starts: models stacked along a leading axis, one entry a restart.
@@ -62,7 +65,8 @@ def fit_task_regression(
     some = thinned(len(grid.epochs), epochs)
     best = jnp.max(CommonScale.of(grid.scores).curves, 2)
     known = 1.0 if grid.variance is None else jnp.mean(grid.variance == 0, (1, 2))
-    grid = CurveGrid(grid.scores[:, :, some], grid.features, grid.epochs[some])
+    variance = None if grid.variance is None else grid.variance[:, :, some]
+    grid = CurveGrid(grid.scores[:, :, some], grid.features, grid.epochs[some], variance)
 
     def log_posterior(model: TaskRegression):
         surface = model.surface.log_likelihood(best, grid.features)
@@ -77,7 +81,8 @@ def fit_task_regression(
         steps=steps,
         learning_rate=learning_rate,
     )
-    return TaskRegressionFit(*found)
+    model, *rest = found
+    return TaskRegressionFit(replace(model, widening=learn_widening(model, grid)), *rest)
 
 
 def thinned(size: int, count: int) -> Int[np.ndarray, "kept"]:

@@ -52,12 +52,13 @@ def predict_metric(
 ) -> MetricPrediction:
     """Mean and central interval of the metric, noise included, of a mixture or a single posterior.
 
-    The ends are quantiles of the scores' mixture, transformed back.
+    The ends are quantiles of the scores' mixture, widened and transformed back.
     """
     weights, mean, deviation = _components(posterior, noise)
+    *_, wider = _components(posterior.widened(), noise)
     average = _expectation(weights, mean, deviation, outcome)
     ends = [
-        outcome.inverse(mixture_quantile(weights, mean, deviation, share))
+        outcome.inverse(mixture_quantile(weights, mean, wider, share))
         for share in ((1 - level) / 2, (1 + level) / 2)
     ]
     return MetricPrediction(average, np.minimum(*ends), np.maximum(*ends))

@@ -84,6 +84,7 @@ def forecast(
         inside = jnp.clip(last, 1e-4, 1 - 1e-4)
         log_slope = jnp.log(jnp.abs(jax.vmap(jax.grad(outcome.forward))(inside)))
         last = outcome.forward(last)
+    posterior = posterior.widened()
     mean = posterior.mean[..., -1].reshape(-1, len(target))
     variance = (posterior.variance[..., -1] + noise[..., -1:]).reshape(-1, len(target))
     deviation = jnp.sqrt(variance)

@@ -2,9 +2,10 @@
 
 Before the loop the model (`amt.gp.task_regression`) is fitted to the sources (`fit`), and made into
 the prior of the target (`condition`). In the loop every score costs one update of each
-component, and the configuration with the largest expected lead (`amt.search.acquisition`) is
-trained next. Of those that have a score, the one with the largest posterior mean is recommended,
-before there is one of all. Accuracies are modelled through the arcsine of their square root.
+component, and the configuration with the largest value of perfect information
+(`amt.search.acquisition`) is trained next. Of those that have a score, the one with the largest
+posterior mean is recommended, before there is one of all. Accuracies are modelled through the
+arcsine of their square root.
 """
 
 from collections.abc import Sequence
@@ -26,9 +27,9 @@ from amt.search.acquisition import (
     ACQUISITIONS,
     RULES,
     Acquisition,
-    expected_lead,
     needs,
     options_of,
+    value_of_perfect_information,
 )
 from amt.search.cost import expected_cost
 from amt.search.final_scores import FinalScores
@@ -100,7 +101,7 @@ def step(
     state: State,
     feedback: Feedback,
     *,
-    acquisition: Acquisition = expected_lead,
+    acquisition: Acquisition = value_of_perfect_information,
     by_cost: bool = False,
     utilities: Sequence[Utility] = (),
 ) -> tuple[State, Decision]:

@@ -227,19 +227,27 @@ def test_float32_agrees_and_jit_and_vmap_change_nothing(problem, name):
     assert_allclose(together[1], alone + shift, rtol=1e-9)
 
 
-def test_expected_lead_is_over_the_best_of_the_others(problem):
+def test_perfect_information_is_of_the_leader_turning_out_worse_or_another_better(problem):
     (mean, variance, *_), remaining, _ = problem
     at = np.arange(CONFIGS), mean.argmax(1)
-    value = np.exp(COMPILED["lead"](*problem))
+    value = np.exp(COMPILED["vpi"](*problem))
+    second, first = np.sort(mean[at])[-2:]
     for c in range(CONFIGS):
         center, deviation = mean[at][c], np.sqrt(variance[at][c])
-        other = np.delete(mean[at], c).max()
-        lead, _ = quad(
-            lambda f, m=center, s=deviation, o=other: (f - o) * norm.pdf(f, m, s), other, np.inf
+        limits = (-np.inf, second) if center == first else (first, np.inf)
+        other = second if center == first else first
+        gain, _ = quad(
+            lambda f, m=center, s=deviation, o=other: abs(f - o) * norm.pdf(f, m, s), *limits
         )
-        assert_allclose(value[c], lead if remaining[c].any() else 0, rtol=1e-6)
+        assert_allclose(value[c], gain if remaining[c].any() else 0, rtol=1e-6)
 
 
-def test_one_configuration_leads_alone():
+def test_a_leader_that_is_known_is_not_trained_on():
+    posterior = TargetPosterior(np.array([[1.0], [0.0]]), np.array([[1e-4], [0.04]]))
+    value = COMPILED["vpi"](posterior, np.ones((2, 1), bool), 1.0)
+    assert value[1] > value[0]
+
+
+def test_there_is_a_value_of_one_configuration_alone():
     posterior = TargetPosterior(np.zeros((1, EPOCHS)), np.ones((1, EPOCHS)))
-    assert np.isfinite(COMPILED["lead"](posterior, np.ones((1, EPOCHS), bool), 0.0)).all()
+    assert np.isfinite(COMPILED["vpi"](posterior, np.ones((1, EPOCHS), bool), 0.0)).all()

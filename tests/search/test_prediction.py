@@ -42,6 +42,13 @@ def test_the_metric_has_the_mean_or_median_and_interval_of_draws(outcome):
     np.testing.assert_allclose(have.lower, np.quantile(metric, 0.1, 0), atol=0.01)
     np.testing.assert_allclose(have.upper, np.quantile(metric, 0.9, 0), atol=0.01)
 
+    wider = TargetPosterior(MEAN, (1.5 * DEVIATION) ** 2, np.log(WEIGHTS))
+    expected = predict_metric(wider, NOISE, outcome, level=0.8)
+    widened = posterior._replace(widening=np.array(1.5)).of(range(len(MEAN[0])))
+    found = predict_metric(widened, NOISE, outcome, level=0.8)
+    np.testing.assert_array_equal(found.mean, have.mean)
+    np.testing.assert_allclose(found[1:], expected[1:], rtol=1e-12)
+
 
 @pytest.fixture(scope="module")
 def tuner():

@@ -42,6 +42,8 @@ def test_forecast_is_that_of_the_weighted_mixture(draws):
     assert_allclose(actual.coverage90, ((share > 0.05) & (share < 0.95)).mean())
     assert 0 < actual.coverage50 < actual.coverage90 < 1
     assert all(np.isnan(jax.tree.leaves(compiled(posterior, noise, target, held_out & False))))
+    narrow = posterior._replace(variance=posterior.variance / 4, widening=jnp.asarray(2.0))
+    assert_allclose(compiled(narrow, noise, target, held_out), actual, rtol=1e-10)
 
 
 def test_a_forecast_of_transformed_scores_is_a_density_of_the_scores():

@@ -51,7 +51,7 @@ def simulated(split, fit):
 
 
 def test_tuner_and_closed_loop_ask_and_stop_the_same(split, fit, simulated):
-    trajectory = simulated("lead", utilities=UTILITIES)
+    trajectory = simulated("vpi", utilities=UTILITIES)
     tuner = amt.Tuner(split[0], KEY, fit=fit, continuous=False)
     assert not tuner.should_stop(Utility(1e9), 20)
     for query in range(20):

@@ -17,6 +17,7 @@ from tinygp.kernels import Constant, Kernel
 from amt.gp.task_regression.course import Course
 from amt.gp.task_regression.mixture import Components
 from amt.gp.task_regression.target import Product, TargetPrior
+from amt.gp.task_regression.widening import no_widening
 from amt.kernels.config import Matern
 from amt.outcome import ArcsineOutcome, Outcome
 
@@ -85,4 +86,5 @@ def target_alone(
         **alone(features, epochs, sources=False),
         noise=jnp.zeros(shape[1], dtype),
         components=Components.of_target_alone(dtype),
+        widening=no_widening(dtype),
     )

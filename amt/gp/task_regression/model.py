@@ -43,6 +43,7 @@ from amt.gp.task_regression.likelihood import Residual, feature_gram, leave_one_
 from amt.gp.task_regression.mixture import Components
 from amt.gp.task_regression.surface import Interpolation, Surface
 from amt.gp.task_regression.target import Product, TargetPrior
+from amt.gp.task_regression.widening import no_widening
 from amt.kernels import make_kernel
 from amt.linalg import cholesky, eigh
 from amt.parameters import parameter
@@ -96,6 +97,7 @@ class TaskRegression(eqx.Module):
         similarity: omega.
         common: s_b.
         residual, course, itself: standard deviations of h, u and d at the last epoch.
+        widening: factors of standard deviations in forecasts (`amt.inference.widening`).
         functions: eigenfunctions of the trend that are kept.
         typical: expected score of a target where there is no source.
     """
@@ -112,6 +114,7 @@ class TaskRegression(eqx.Module):
     residual: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-1.0, 1.0))
     course: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-1.0, 1.0))
     itself: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-1.5, 1.0))
+    widening: Float[Array, "count"]
     functions: int = eqx.field(static=True, default=6)
     typical: float = eqx.field(static=True, default=0.0)
 
@@ -155,6 +158,7 @@ class TaskRegression(eqx.Module):
             residual=deviation(-1.0),
             course=deviation(-1.0),
             itself=deviation(-1.5),
+            widening=no_widening(dtype),
             functions=functions,
             typical=typical_score(sources.outcome),
         )
@@ -255,6 +259,7 @@ class TaskRegression(eqx.Module):
             **alone(grid.features, grid.epochs, sources=True),
             noise=variance * noise,
             components=Components.of(surface.dtype),
+            widening=self.widening,
         )
 
     def log_likelihood(self, grid: CurveGrid, mesh: Mesh | None = None) -> Float[Array, "task"]:

@@ -41,6 +41,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from amt.gp.observations import Observations, TargetPosterior
 from amt.gp.task_regression.mixture import ALONE_NOISE, Components
+from amt.gp.task_regression.widening import widening_after
 from amt.linalg import cholesky, solve_lower
 
 
@@ -89,6 +90,7 @@ class TargetPrior(NamedTuple):
         own: K_d.
         noise: variance of each epoch.
         components: factors of all of it.
+        widening: factors of standard deviations in forecasts (`widening_after`).
     """
 
     mean: Float[Array, "config epoch"]
@@ -103,6 +105,7 @@ class TargetPrior(NamedTuple):
     growing: Product
     noise: Float[Array, "epoch"]
     components: Components
+    widening: Float[Array, "count"]
 
     @property
     def direction(self) -> Float[Array, "config epoch"]:
@@ -220,7 +223,8 @@ class TargetPrior(NamedTuple):
         """
         log_weights = jax.nn.log_softmax(self.components.log_weight + log_density)
         trusted = self.components.trusted(log_weights, count)
-        return TargetPosterior(mean, variance, log_weights, trusted)
+        widening = widening_after(self.widening, count)
+        return TargetPosterior(mean, variance, log_weights, trusted, widening)
 
     def weights(
         self, observations: Observations

@@ -20,7 +20,7 @@ from amt.search.acquisition.base import Acquisition, Values
 from amt.search.acquisition.confidence_bound import upper_confidence_bound
 from amt.search.acquisition.improvement import expected_improvement, log_expected_improvement
 from amt.search.acquisition.knowledge_gradient import log_knowledge_gradient
-from amt.search.acquisition.lead import expected_lead
+from amt.search.acquisition.perfect_information import value_of_perfect_information
 from amt.search.acquisition.remaining import log_remaining_improvement, remaining_improvement
 from amt.search.acquisition.thompson import thompson_sampling
 from amt.search.acquisition.top_two import top_two_thompson_sampling
@@ -35,7 +35,6 @@ __all__ = [
     "Acquisition",
     "Values",
     "expected_improvement",
-    "expected_lead",
     "function_of",
     "get_acquisition",
     "log_expected_improvement",
@@ -47,10 +46,11 @@ __all__ = [
     "thompson_sampling",
     "top_two_thompson_sampling",
     "upper_confidence_bound",
+    "value_of_perfect_information",
 ]
 
 OF_MIXTURES: tuple[Acquisition, ...] = (
-    expected_lead,
+    value_of_perfect_information,
     log_knowledge_gradient,
     thompson_sampling,
     top_two_thompson_sampling,
@@ -60,7 +60,7 @@ OF_MIXTURES: tuple[Acquisition, ...] = (
 LOGARITHMS: tuple[Acquisition, ...] = (
     log_expected_improvement,
     log_remaining_improvement,
-    expected_lead,
+    value_of_perfect_information,
     log_knowledge_gradient,
 )
 """Functions whose values are logarithms of a gain, which is what is averaged and costs divide."""
@@ -68,7 +68,7 @@ LOGARITHMS: tuple[Acquisition, ...] = (
 GAINS: tuple[Acquisition, ...] = (expected_improvement, remaining_improvement)
 """Functions whose values are a gain; those of others are scores."""
 
-RULES = {"task_regression": "lead", "multi_task": "ucb"}
+RULES = {"task_regression": "vpi", "multi_task": "ucb"}
 """The acquisition function of each model that is used by default."""
 
 WITHOUT_TASKS = "thompson"
@@ -80,7 +80,7 @@ ACQUISITIONS: dict[str, Acquisition] = {
     "log_ei": log_expected_improvement,
     "ei_remaining": remaining_improvement,
     "log_ei_remaining": log_remaining_improvement,
-    "lead": expected_lead,
+    "vpi": value_of_perfect_information,
     "thompson": thompson_sampling,
     "top_two": top_two_thompson_sampling,
     "kg": log_knowledge_gradient,
