@@ -66,7 +66,8 @@ def fit_task_regression(
     best = jnp.max(CommonScale.of(grid.scores).curves, 2)
     known = 1.0 if grid.variance is None else jnp.mean(grid.variance == 0, (1, 2))
     variance = None if grid.variance is None else grid.variance[:, :, some]
-    grid = CurveGrid(grid.scores[:, :, some], grid.features, grid.epochs[some], variance)
+    scores, at = grid.scores[:, :, some], grid.epochs[some]
+    grid = CurveGrid(scores, grid.features, at, variance=variance)
 
     def log_posterior(model: TaskRegression):
         surface = model.surface.log_likelihood(best, grid.features)

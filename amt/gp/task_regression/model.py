@@ -93,11 +93,11 @@ class TaskRegression(eqx.Module):
         trend, own: kernels of u and d, without their scales.
         surface: how curves differ among the configurations of a source.
         noise: of one task.
+        widening: factors of standard deviations in forecasts (`amt.inference.widening`).
         level: s_o.
         similarity: omega.
         common: s_b.
         residual, course, itself: standard deviations of h, u and d at the last epoch.
-        widening: factors of standard deviations in forecasts (`amt.inference.widening`).
         functions: eigenfunctions of the trend that are kept.
         typical: expected score of a target where there is no source.
     """
@@ -108,13 +108,13 @@ class TaskRegression(eqx.Module):
     own: Kernel
     surface: Surface
     noise: SeparableNoise
+    widening: Float[Array, "count"]
     level: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-0.5, 1.0))
     similarity: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-0.5, 1.0))
     common: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-1.0, 1.0))
     residual: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-1.0, 1.0))
     course: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-1.0, 1.0))
     itself: Float[Array, ""] = parameter(constraints.positive, prior=dist.Normal(-1.5, 1.0))
-    widening: Float[Array, "count"]
     functions: int = eqx.field(static=True, default=6)
     typical: float = eqx.field(static=True, default=0.0)
 
@@ -152,13 +152,13 @@ class TaskRegression(eqx.Module):
                 make_kernel("config", config, sources, keys[4], dtype), jnp.full((), 0.6, dtype)
             ),
             noise=SeparableNoise(jnp.full((1,), jnp.exp(-4.0), dtype), jnp.ones((), dtype)),
+            widening=no_widening(dtype),
             level=deviation(-0.5),
             similarity=deviation(-0.5),
             common=deviation(-1.0),
             residual=deviation(-1.0),
             course=deviation(-1.0),
             itself=deviation(-1.5),
-            widening=no_widening(dtype),
             functions=functions,
             typical=typical_score(sources.outcome),
         )

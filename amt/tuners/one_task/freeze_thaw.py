@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 from amt.gp.observations import TargetPosterior
 from amt.gp.task_regression.mixture import Components
 from amt.gp.task_regression.target import Product, TargetPrior, TargetState
+from amt.gp.task_regression.widening import no_widening
 from amt.kernels import FreezeThaw
 from amt.search.acquisition import log_expected_improvement
 from amt.search.simulate import Decision, Feedback, Prediction
@@ -86,6 +87,7 @@ def priors(problem: Problem) -> TargetPrior:
             growing=nothing,
             noise=jnp.ones(len(epochs), dtype),
             components=components,
+            widening=no_widening(dtype),
         )
 
     return jax.vmap(of_lengthscale)(jnp.asarray(LENGTHSCALES, dtype))
