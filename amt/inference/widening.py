@@ -33,7 +33,6 @@ from amt.gp.task_regression.widening import COUNTS, no_widening
 
 LEVEL = 0.9
 MOST_TASKS = 32  # that are left out
-
 FACTORS = np.geomspace(1.0, 4.0, 33)
 
 

@@ -51,7 +51,8 @@ def simulated(split, fit):
 
 
 def test_tuner_and_closed_loop_ask_and_stop_the_same(split, fit, simulated):
-    trajectory = simulated("vpi", utilities=UTILITIES)
+    utilities = (*UTILITIES, Utility(1.0))  # the last stops before the budget is spent
+    trajectory = simulated("vpi", utilities=utilities)
     tuner = amt.Tuner(split[0], KEY, fit=fit, continuous=False)
     assert not tuner.should_stop(Utility(1e9), 20)
     for query in range(20):
@@ -62,9 +63,9 @@ def test_tuner_and_closed_loop_ask_and_stop_the_same(split, fit, simulated):
         )
         tuner.tell(trial.number, trial.epoch, float(trajectory.score[query]))
         assert tuner.recommend() == trajectory.recommended[query]
-        stops = [tuner.should_stop(utility, 20) for utility in UTILITIES]
+        stops = [tuner.should_stop(utility, 20) for utility in utilities]
         assert_array_equal(stops, trajectory.stop[query])
-    assert trajectory.stop[-1].sum() == len(UTILITIES) - 1  # the budget is spent
+    assert trajectory.stop[-1].sum() == len(utilities) - 1  # the budget is spent
     assert 0 < np.argmax(trajectory.stop[:, -1]) < 19
     assert tuner.expected_gain(UTILITIES[0], 40) > 0 > tuner.expected_gain(Utility(100.0), 40)
 
