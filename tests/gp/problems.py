@@ -114,6 +114,10 @@ def observed_curves_of(sources: Sources, missing) -> ObservedCurves:
     return observed_curves(sources.scores, 2 * len(sources.scores) if missing == "whole" else 0)
 
 
+condition = jax.jit(lambda posterior, *arguments: posterior.condition(*arguments))
+response = jax.jit(lambda posterior, sources: posterior.response(sources.rows()))
+
+
 def in_float32(tree):
     """The same with the numbers in float32."""
 

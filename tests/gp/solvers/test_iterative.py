@@ -28,11 +28,13 @@ from tests.gp.problems import (
     EXTRA,
     SEEDS,
     SHAPE,
+    condition,
     extra_features,
     in_float32,
     random_mask,
     random_observations,
     random_sources,
+    response,
 )
 
 MISSING = st.sampled_from(["anywhere", "curves"])
@@ -186,8 +188,6 @@ def test_conjugate_gradients_and_quadrature_of_several_systems():
 
 
 prepare = eqx.filter_jit(lambda sources, settings: Iterative(settings).posterior(sources))
-condition = jax.jit(lambda posterior, *arguments: posterior.condition(*arguments))
-response = jax.jit(lambda posterior, sources: posterior.response(sources.rows()))
 
 
 def test_source_means_and_response_equal_dense_algebra():

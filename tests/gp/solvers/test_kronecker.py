@@ -14,6 +14,7 @@ from tests.gp.problems import (
     SEEDS,
     SHAPE,
     assert_close,
+    condition,
     in_float32,
     random_observations,
     random_sources,
@@ -158,4 +159,3 @@ def test_posterior_at_given_means_equals_dense_algebra(seed):
 
 
 at_means = jax.jit(lambda sources, means: Kronecker().posterior(sources, means=means))
-condition = jax.jit(lambda posterior, observed: posterior.condition(observed))

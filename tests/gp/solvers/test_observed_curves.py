@@ -29,12 +29,14 @@ from tests.gp.problems import (
     SEEDS,
     SHAPE,
     assert_close,
+    condition,
     extra_features,
     in_float32,
     observed_curves,
     observed_curves_of,
     random_observations,
     random_sources,
+    response,
     symmetric,
 )
 from tests.oracle import KnownTask
@@ -108,7 +110,6 @@ def test_singular_factors_are_those_of_dense_algebra(seed, missing):
 
 
 prepare = eqx.filter_jit(lambda solver, sources: solver.posterior(sources))
-condition = jax.jit(lambda posterior, *arguments: posterior.condition(*arguments))
 
 
 class Told(KnownTask):
@@ -139,9 +140,6 @@ def test_a_task_kernel_is_told_the_nugget_of_the_target(seed, missing):
     assert_close(condition(telling(expected), observed, extra_features()), want)
     wrong = condition(telling(2 * expected), observed, extra_features())
     assert np.isnan(wrong.mean).all()
-
-
-response = jax.jit(lambda posterior, sources: posterior.response(sources.rows()))
 
 
 @pytest.mark.parametrize("whole", [0, 5, 11])
