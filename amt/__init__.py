@@ -20,7 +20,8 @@ from amt.search.acquisition import (
 )
 from amt.search.fitting import fit_sources
 from amt.search.loop import Result, maximize, minimize
-from amt.search.simulate import Trajectory, simulate
+from amt.search.replay import Trajectory
+from amt.search.simulate import simulate
 from amt.search.stopping import Utility
 from amt.search.tuner import Trial, Tuner
 from amt.space import Encoder

@@ -11,7 +11,7 @@ from ConfigSpace import ConfigurationSpace
 from jaxtyping import Bool, Float, Int
 
 from amt.outcome import ArcsineOutcome, Outcome, RobustOutcome
-from amt.space import Encoder, check_configs
+from amt.space import Encoder, LegalConfigs, check_configs
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -212,7 +212,7 @@ class LearningCurves:
         )
         grid = np.ix_(*index)
         return LearningCurves(
-            configs=[self.configs[c] for c in index[1]],
+            configs=LegalConfigs.of(self.space, (self.configs[c] for c in index[1])),
             space=self.space,
             tasks=[self.tasks[t] for t in index[0]],
             scores=self.scores[grid] if self.repeats is None else None,  # pyright: ignore

@@ -6,7 +6,7 @@ on unconstrained values, reached through the bijection that NumPyro associates w
 (the logarithm for positive numbers).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
@@ -268,3 +268,9 @@ def _innermost(model: Any, path: tuple[Any, ...]) -> tuple[Any, str, Declaration
 def _name(path: tuple[Any, ...]) -> str:
     """The place of a leaf, such as "config.net.hidden.weight"."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+@jax.jit
+def stack(models: Sequence[Model]) -> Model:
+    """Put models of the same structure along a leading axis, as `jax.vmap` and fits take them."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)

@@ -29,15 +29,31 @@ Config = Mapping[str, Any]
 _Ordered = NumericalHyperparameter | OrdinalHyperparameter
 
 
-def check_configs(space: ConfigurationSpace, configs: Iterable[Config]) -> tuple[dict, ...]:
+class LegalConfigs(tuple[dict, ...]):
+    """Configurations that are legal in a space, as `check_configs` found."""
+
+    space: ConfigurationSpace
+
+    @classmethod
+    def of(cls, space: ConfigurationSpace, configs: Iterable[Config]) -> "LegalConfigs":
+        """Configurations of which this is known."""
+        legal = cls(map(dict, configs))
+        legal.space = space
+        return legal
+
+
+def check_configs(space: ConfigurationSpace, configs: Iterable[Config]) -> LegalConfigs:
     """The configurations as dicts of the space's own values, all of them legal in it.
 
-    The values are Python's own (`own_value`). Constants may be left out.
+    The values are Python's own (`own_value`). Constants may be left out. What was checked before is
+    not checked again.
 
     Raises:
         ValueError: a value is outside of its range, an active hyperparameter has none, an inactive
             or unknown one has; the message names the configuration by its position.
     """
+    if isinstance(configs, LegalConfigs) and configs.space is space:
+        return configs
     checked = []
     for index, config in enumerate(configs):
         try:
@@ -45,7 +61,7 @@ def check_configs(space: ConfigurationSpace, configs: Iterable[Config]) -> tuple
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"configuration {index} is not legal: {error}") from error
         checked.append({name: own_value(space[name], value) for name, value in config.items()})
-    return tuple(checked)
+    return LegalConfigs.of(space, checked)
 
 
 def make_configuration(space: ConfigurationSpace, config: Config) -> Configuration:

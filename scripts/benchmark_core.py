@@ -37,13 +37,14 @@ from amt.curves import LearningCurves
 from amt.evaluation.experiment import Experiment
 from amt.evaluation.splits import make_cells, make_chunks, make_splits
 from amt.gp.grid import CurveGrid
-from amt.gp.model import MultiTaskGP
+from amt.gp.model import MultiTaskGP, fidelity_rank
 from amt.gp.points import KroneckerKernel, grid_points
 from amt.gp.task_regression.model import TaskRegression
 from amt.memory import PeakMemory
 from amt.parameters import unconstrain
-from amt.search.fitting import fidelity_rank, fit_sources, source_grid
-from amt.search.simulate import replay, simulate
+from amt.search.fitting import fit_sources, source_grid
+from amt.search.replay import replay
+from amt.search.simulate import simulate
 from amt.tuners import TUNERS, task_regression
 
 SHAPES = [(4, 100, 75), (26, 100, 75), (34, 100, 52), (100, 500, 100)]

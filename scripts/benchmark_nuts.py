@@ -33,7 +33,7 @@ from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
 from amt.inference.mle import fit_map
 from amt.inference.nuts import sample_nuts
-from amt.search.fitting import stack
+from amt.parameters import stack
 
 CONFIG_KERNELS = ("matern", "deep_poly")
 

@@ -63,7 +63,7 @@ from amt.evaluation.tables import (
     markdown_of_runs,
     markdown_table,
 )
-from amt.inference.task_regression import thinned
+from amt.gp.grid import thinned
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "task_regression"

@@ -28,8 +28,8 @@ from amt.gp.grid import CurveGrid
 from amt.gp.task_regression.model import TaskRegression
 from amt.inference.priors import LEARNED
 from amt.inference.task_regression import fit_task_regression
-from amt.parameters import learned
-from amt.search.fitting import as_modelled, source_grid, stack
+from amt.parameters import learned, stack
+from amt.search.fitting import as_modelled, source_grid
 
 Values = dict[str, np.ndarray]
 

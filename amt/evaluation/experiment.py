@@ -26,7 +26,7 @@ from jaxtyping import PRNGKeyArray
 from amt.evaluation.splits import Cell
 from amt.evaluation.stages import stage_of
 from amt.precision import check_dtype
-from amt.search.simulate import Trajectory
+from amt.search.replay import Trajectory
 from amt.tuners.checks import check_positive
 from amt.tuners.record import Host, HostProblem, Prepared, Problem, Pure
 from amt.tuners.replay import replay_all, replay_pure

@@ -3,7 +3,7 @@
 One row is one query of one method in one cell and order: `query` counts from 1 and is the number of
 epochs spent so far, `epoch` is that of the database, and `rank`, `regret` and `normalized_regret`
 (`amt.evaluation.metrics`) are those of the configuration `recommended` after it. `log_density`,
-`coverage50` and `coverage90` are of the forecast of final scores (`amt.search.simulate.Forecast`),
+`coverage50` and `coverage90` are of the forecast of final scores (`amt.search.replay.Forecast`),
 NaN for methods that make none. `stop` has bit i set from the query on after which the method would
 stop by utility i of `amt.search.stopping.UTILITIES`; it is -1 for those that cannot stop. `repeat`
 is the training run of the database, -1 the mean of all.
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from amt.evaluation.metrics import normalized_regret, rank, regret
 from amt.evaluation.splits import Cell
-from amt.search.simulate import Forecast, Trajectory
+from amt.search.replay import Forecast, Trajectory
 
 SCHEMA = pa.schema(
     {

@@ -90,12 +90,10 @@ def make_splits(
     splits = []
     for run, of_run in runs.items():
         if kind == "paper":
-            pairs = [of_run.split(*names) for names in paper_pairs(database)]
-        elif num_sources is None:
-            pairs = list(of_run.leave_one_out())
+            pairs = paper_pairs(database)
         else:
             pairs = [
-                of_run.split(_drawn(of_run.tasks, number, num_sources, draw), target)
+                (_sources(of_run.tasks, number, num_sources, draw), target)
                 for draw in range(draws)
                 for number, target in enumerate(of_run.tasks)
             ]
@@ -104,13 +102,15 @@ def make_splits(
             if not 0 <= index < len(pairs):
                 last = len(pairs) - 1
                 raise ValueError(f"no pair {index}; {kind} of {database} has pairs 0 to {last}")
-            splits.append(Split(index, *pairs[index], run))
+            splits.append(Split(index, *of_run.split(*pairs[index]), run))
     return splits
 
 
-def _drawn(tasks: Sequence[str], target: int, count: int, draw: int) -> list[str]:
-    """Some of the other tasks, in their order, drawn from a seed of the draw and the target."""
+def _sources(tasks: Sequence[str], target: int, count: int | None, draw: int) -> list[str]:
+    """The other tasks, or some in their order, drawn from a seed of the draw and the target."""
     others = [*tasks[:target], *tasks[target + 1 :]]
+    if count is None:
+        return others
     chosen = np.random.default_rng([draw, target]).choice(len(others), count, replace=False)
     return [others[int(index)] for index in np.sort(chosen)]
 

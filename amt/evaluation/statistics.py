@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from amt.search.simulate import Forecast
+from amt.search.replay import Forecast
 from amt.tuners import TUNERS
 
 CELL = ["split", "repeat", "seed"]

@@ -1,11 +1,11 @@
-"""Source curves as JAX arrays on a (task, config, epoch) grid."""
+"""Source curves as JAX arrays on a (task, config, epoch) grid, and few epochs for all."""
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from amt.curves import LearningCurves
 from amt.precision import require_dtype
@@ -67,3 +67,10 @@ def require_complete(grid: CurveGrid, what: str) -> None:
         *_, task, config, epoch = np.argwhere(np.isnan(np.asarray(grid.scores)))[0]
         first = f"; the first missing is of task {task}, configuration {config}, epoch {epoch}"
     raise ValueError(f"{what} needs complete source curves (positions count from 0){first}")
+
+
+def thinned(size: int, count: int) -> Int[np.ndarray, "kept"]:
+    """At most `count` positions among `size`, evenly on a logarithmic axis, the ends included."""
+    if count >= size:
+        return np.arange(size)
+    return np.unique(np.round(np.geomspace(1, size, count)).astype(int)) - 1

@@ -56,14 +56,20 @@ class Mixture(eqx.Module):
         reduced = tuple(group.on_grid() for group in self.components)
         return eqx.tree_at(lambda m: m.components, self, reduced)
 
-    def condition(self, observations: Observations, *args: Any, **options: Any) -> TargetPosterior:
+    def condition(
+        self,
+        observations: Observations,
+        extra: Float[Array, "extra feature"] | None = None,
+        pending: Observations | None = None,
+        **options: Any,
+    ) -> TargetPosterior:
         """The target's posterior under each component.
 
         Arguments are those of `AbstractSourcePosterior.condition`.
         """
 
         def of_member(posterior: AbstractSourcePosterior) -> TargetPosterior:
-            return posterior.condition(observations, *args, **options)
+            return posterior.condition(observations, extra, pending, **options)
 
         parts = [jax.vmap(of_member)(group) for group in self.components]
         mean, variance, *_ = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)

@@ -8,11 +8,13 @@ With a nugget, every curve also has a part of its own, of the variance \(\nu_t\)
 \((k_\text{task} k_\text{config} + \delta_{tt'} \delta_{cc'} \nu_t)\, k_\text{fidelity}\).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.core import Tracer
 from jax.typing import DTypeLike
@@ -30,6 +32,7 @@ from amt.gp.solvers.iterative import Iterative
 from amt.gp.solvers.kronecker import Kronecker
 from amt.gp.solvers.observed_curves import ObservedCurves
 from amt.gp.sources import Inputs, Sources
+from amt.gp.spectral import numerical_rank
 from amt.kernels import FidelityKernel, TaskKernel, make_kernel
 from amt.parameters import parameter
 from amt.precision import require_dtype
@@ -198,3 +201,28 @@ def select_solver(model: MultiTaskGP, grid: CurveGrid, *, largest: int = 4096) -
         f"estimated by conjugate gradients: {counted} are more than the {most_part} and "
         f"{most_whole} that are factorised",
     )
+
+
+def fidelity_rank(model: MultiTaskGP, grid: CurveGrid, *, multiple: int = 4) -> int:
+    """Numerical rank of the fidelity kernel, rounded up so that few ranks need compiling.
+
+    Models and grids that are stacked along leading axes share the largest of their ranks; models
+    may have more such axes, as draws do.
+
+    Args:
+        multiple: what ranks are rounded up to a multiple of.
+    """
+    batch = model.noise.variance.ndim - 1, grid.epochs.ndim - 1
+    gram = np.asarray(_fidelity_gram(model.fidelity, grid.epochs, batch))
+    rank = numerical_rank(gram)
+    return min(-(-rank // multiple) * multiple, gram.shape[-1])
+
+
+@partial(jax.jit, static_argnums=2)
+def _fidelity_gram(
+    kernel: Kernel, epochs: Float[Array, "*batch epoch"], batch: tuple[int, int]
+) -> Array:
+    gram = lambda kernel, epochs: kernel(epochs, epochs)  # noqa: E731
+    for axis in reversed(range(batch[0])):
+        gram = jax.vmap(gram, in_axes=(0, 0 if axis < batch[1] else None))
+    return gram(kernel, epochs)

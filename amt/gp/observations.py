@@ -1,7 +1,7 @@
-"""Scores of a target task so far, and what is predicted of its curves."""
+"""Scores of a target task so far, what is predicted of its curves, and by what."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -116,3 +116,27 @@ class TargetPosterior(NamedTuple):
             return self
         mean = self.average(self.mean)
         return TargetPosterior(mean, self.average(self.variance + jnp.square(self.mean - mean)))
+
+
+class SourcePosterior(Protocol):
+    """What was learned of the sources by some model, which predicts any target."""
+
+    @property
+    def noise(self) -> Float[Array, "*component epoch"]:
+        """The target's noise variance at each epoch, of each component."""
+        ...
+
+    def on_grid(self) -> Self:
+        """The same posterior without what only other configurations and epochs need."""
+        ...
+
+    def condition(
+        self,
+        observations: Observations,
+        extra: Float[Array, "extra feature"] | None = None,
+        pending: Observations | None = None,
+        *,
+        observable: int | None = None,
+    ) -> TargetPosterior:
+        """The target's posterior; arguments are those of `AbstractSourcePosterior.condition`."""
+        ...

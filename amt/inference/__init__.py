@@ -18,10 +18,8 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from amt.gp.grid import CurveGrid
-from amt.gp.mixture import Mixture
 from amt.gp.model import MultiTaskGP
-from amt.gp.posterior import AbstractSourcePosterior
-from amt.gp.task_regression.posterior import TaskRegressionPosterior
+from amt.gp.observations import SourcePosterior
 from amt.inference.draws import Draws
 from amt.inference.mle import Fit, Optimizer, fit_dense, fit_map, fit_mle
 from amt.inference.nuts import sample_nuts
@@ -39,9 +37,7 @@ class Fitted(Protocol):
         """How inference went, in numbers."""
         ...
 
-    def posterior(
-        self, grid: CurveGrid, rank: int | None = None
-    ) -> AbstractSourcePosterior | Mixture | TaskRegressionPosterior:
+    def posterior(self, grid: CurveGrid, rank: int | None = None) -> SourcePosterior:
         """Condition on the source curves, for any target; `rank` as in `amt.gp.posterior`."""
         ...
 

@@ -4,11 +4,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from amt.gp.grid import CurveGrid
+from amt.gp.grid import CurveGrid, thinned
 from amt.gp.task_regression.model import CommonScale, TaskRegression
 from amt.gp.task_regression.posterior import TaskRegressionPosterior
 from amt.inference.mle import Optimizer, maximize
@@ -84,10 +83,3 @@ def fit_task_regression(
     )
     model, *rest = found
     return TaskRegressionFit(replace(model, widening=learn_widening(model, grid)), *rest)
-
-
-def thinned(size: int, count: int) -> Int[np.ndarray, "kept"]:
-    """At most `count` positions among `size`, evenly on a logarithmic axis, the ends included."""
-    if count >= size:
-        return np.arange(size)
-    return np.unique(np.round(np.geomspace(1, size, count)).astype(int)) - 1

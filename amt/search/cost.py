@@ -9,14 +9,11 @@ Source: Snoek, Larochelle, Adams (2012), Practical Bayesian Optimization of Mach
 Algorithms, section 3.2.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from amt.curves import LearningCurves
-from amt.gp.task_regression.posterior import TaskRegressionPosterior
 from amt.search.acquisition import GAINS, LOGARITHMS, Acquisition, Values, function_of
 
 
@@ -64,22 +61,3 @@ def expected_cost(curves: LearningCurves) -> Float[np.ndarray, "config epoch"]:
     average = relative.sum(0) / np.maximum(count, 1)
     # What costs nothing would be infinitely good.
     return np.where((count > 0) & (average > 0), average, length)
-
-
-def cost_behind(
-    source: Any, cost: Float[Array, "config epoch"], others: Float[Array, "other feature"]
-) -> Float[Array, "both epoch"]:
-    """Put the cost of other configurations behind that of those on the grid.
-
-    Its logarithm is interpolated as task regression does scores; with another model, all cost what
-    those of the grid do on average.
-
-    Args:
-        source: posterior of the sources.
-    """
-    if not len(others):
-        return cost
-    weights = jnp.full((len(others), len(cost)), 1 / len(cost), cost.dtype)
-    if isinstance(source, TaskRegressionPosterior) and source.off_grid is not None:
-        weights = source.off_grid.interpolation.weights(others)
-    return jnp.concatenate([cost, jnp.exp(weights @ jnp.log(cost))])

@@ -6,7 +6,7 @@ the arcsine of their square root and fills in curves that are not complete, and 
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, get_args
 
@@ -15,17 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray
-from tinygp.kernels import Kernel
+from jaxtyping import PRNGKeyArray
 
 from amt.compilation import quick_jit
 from amt.curves import LearningCurves
 from amt.gp.grid import CurveGrid
-from amt.gp.mixture import Mixture
-from amt.gp.model import MultiTaskGP, select_solver
-from amt.gp.posterior import AbstractSourcePosterior
+from amt.gp.model import MultiTaskGP, fidelity_rank, select_solver
+from amt.gp.observations import SourcePosterior
 from amt.gp.solvers import AbstractSolver
-from amt.gp.spectral import numerical_rank
 from amt.gp.task_regression.completion import complete
 from amt.gp.task_regression.model import TaskRegression
 from amt.gp.task_regression.posterior import TaskRegressionPosterior
@@ -35,6 +32,7 @@ from amt.inference.svgp import PRESETS
 from amt.inference.task_regression import TaskRegressionFit, fit_task_regression
 from amt.kernels import KERNELS
 from amt.outcome import ArcsineOutcome
+from amt.parameters import stack
 from amt.space import Encoder
 
 Model = TypeVar("Model")
@@ -90,12 +88,6 @@ def source_grid(curves: LearningCurves, model: str, dtype: DTypeLike = jnp.float
         grid.epochs,
         variance=jnp.asarray(variance, dtype),
     )
-
-
-@jax.jit
-def stack(models: Sequence[Model]) -> Model:
-    """Put models of the same structure along a leading axis; for `fit_mle` and `jax.vmap`."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
 
 
 def as_key(key: PRNGKeyArray | int) -> PRNGKeyArray:
@@ -261,11 +253,7 @@ def _fit(estimate: Callable[..., Fitted], *args: Any, **options: Any) -> Fitted:
     return estimate(*args, **options)
 
 
-AnySourcePosterior = AbstractSourcePosterior | Mixture | TaskRegressionPosterior
-"""Source posteriors that predict any target by `condition`."""
-
-
-def source_posterior(fit: Fitted, grid: CurveGrid) -> AnySourcePosterior:
+def source_posterior(fit: Fitted, grid: CurveGrid) -> SourcePosterior:
     """Condition a fit on the source curves, with as many eigenvalues as the fidelity has."""
     if isinstance(fit, TaskRegressionFit):
         return _regression_posterior(fit, grid)
@@ -278,30 +266,5 @@ def _regression_posterior(fit: TaskRegressionFit, grid: CurveGrid) -> TaskRegres
 
 
 @eqx.filter_jit
-def _posterior(fit: Fitted, grid: CurveGrid, rank: int) -> AnySourcePosterior:
+def _posterior(fit: Fitted, grid: CurveGrid, rank: int) -> SourcePosterior:
     return fit.posterior(grid, rank)
-
-
-def fidelity_rank(model: MultiTaskGP, grid: CurveGrid, *, multiple: int = 4) -> int:
-    """Numerical rank of the fidelity kernel, rounded up so that few ranks need compiling.
-
-    Models and grids that are stacked along leading axes share the largest of their ranks; models
-    may have more such axes, as draws do.
-
-    Args:
-        multiple: what ranks are rounded up to a multiple of.
-    """
-    batch = model.noise.variance.ndim - 1, grid.epochs.ndim - 1
-    gram = np.asarray(_fidelity_gram(model.fidelity, grid.epochs, batch))
-    rank = numerical_rank(gram)
-    return min(-(-rank // multiple) * multiple, gram.shape[-1])
-
-
-@partial(jax.jit, static_argnums=2)
-def _fidelity_gram(
-    kernel: Kernel, epochs: Float[Array, "*batch epoch"], batch: tuple[int, int]
-) -> Array:
-    gram = lambda kernel, epochs: kernel(epochs, epochs)  # noqa: E731
-    for axis in reversed(range(batch[0])):
-        gram = jax.vmap(gram, in_axes=(0, 0 if axis < batch[1] else None))
-    return gram(kernel, epochs)

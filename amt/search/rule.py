@@ -1,6 +1,6 @@
 """The decision rule: which configuration to train for one more epoch, and which to recommend.
 
-Pure functions of a posterior and the observations; the closed loop (`amt.search.simulate`) scans
+Pure functions of a posterior and the observations; the closed loop (`amt.search.replay`) scans
 over them, and the live tuner (`amt.search.tuner`) calls them one query at a time.
 """
 
@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from amt.gp.final_scores import FinalScores
 from amt.gp.observations import Observations, TargetPosterior
 from amt.search.acquisition import LOGARITHMS, OF_MIXTURES, Acquisition, function_of, needs
 from amt.search.cost import per_cost
-from amt.search.final_scores import FinalScores
 
 
 class Query(NamedTuple):

@@ -15,15 +15,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from amt.compilation import quick_jit
-from amt.gp.grid import CurveGrid
-from amt.gp.observations import Observations, TargetPosterior
+from amt.gp.grid import CurveGrid, thinned
+from amt.gp.observations import Observations, SourcePosterior, TargetPosterior
+from amt.gp.task_regression.final_scores import final_scores_given
 from amt.gp.task_regression.posterior import TaskRegressionPosterior
-from amt.inference.task_regression import thinned
 from amt.outcome import Outcome
 from amt.search.acquisition import Acquisition, needs
-from amt.search.cost import cost_behind
-from amt.search.final_scores import FinalScores
-from amt.search.fitting import AnySourcePosterior
 from amt.search.rule import acquisition_values
 from amt.search.stopping import Utility, expected_gains, expected_improvement
 
@@ -74,7 +71,7 @@ class Scorer:
         by_cost: whether values are per unit of it.
     """
 
-    source: AnySourcePosterior
+    source: SourcePosterior
     grid: CurveGrid
     acquisition: Acquisition
     room: Room
@@ -214,7 +211,7 @@ class Scorer:
 
 @eqx.filter_jit
 def condition(
-    source: AnySourcePosterior,
+    source: SourcePosterior,
     added: Float[Array, "added feature"],
     observations: Observations,
 ) -> TargetPosterior:
@@ -233,7 +230,7 @@ def similarity(
 
 
 def _candidate_values(
-    source: AnySourcePosterior,
+    source: SourcePosterior,
     added: Float[Array, "added feature"],
     candidates: Float[Array, "candidate feature"],
     observations: Observations,
@@ -254,9 +251,9 @@ def _candidate_values(
         if source.off_grid is not None and len(off_grid):
             prior = source.off_grid.joined(prior, off_grid, None)
         kept = None if epochs is None else jnp.asarray(epochs)
-        given["final"] = FinalScores.of_prior(prior, posterior, observations, pending, kept)
+        given["final"] = final_scores_given(prior, posterior, observations, pending, kept)
     if cost is not None:
-        every = cost_behind(source, cost, off_grid)
+        every = _cost_behind(source, cost, off_grid)
         given["cost"] = every if epochs is None else every[:, epochs]
     left = jnp.asarray(remaining)
     values = acquisition_values(posterior, observations, left, acquisition, **given)
@@ -265,7 +262,7 @@ def _candidate_values(
 
 @eqx.filter_jit
 def gain_of(
-    source: AnySourcePosterior,
+    source: SourcePosterior,
     added: Float[Array, "added feature"],
     observations: Observations,
     cost: Float[Array, "config epoch"],
@@ -277,7 +274,7 @@ def gain_of(
     """The expected gain of `Scorer.gain`; its numbers are best, budget, weight and power."""
     best, budget, weight, power = numbers
     posterior = source.condition(observations, added)
-    every = cost_behind(source, cost, added)
+    every = _cost_behind(source, cost, added)
     spent = jnp.sum(jnp.where(trained, every, 0))
     improvement = expected_improvement(posterior, source.noise, best, outcome)
     left = jnp.asarray(remaining)
@@ -309,3 +306,22 @@ def require_finite(finite: Bool[Array, ""]) -> None:
             "the posterior is not finite: the task kernel and the target are not positive "
             "semi-definite together; use psd='project'"
         )
+
+
+def _cost_behind(
+    source: Any, cost: Float[Array, "config epoch"], others: Float[Array, "other feature"]
+) -> Float[Array, "both epoch"]:
+    """Put the cost of other configurations behind that of those on the grid.
+
+    Its logarithm is interpolated as task regression does scores; with another model, all cost what
+    those of the grid do on average.
+
+    Args:
+        source: posterior of the sources.
+    """
+    if not len(others):
+        return cost
+    weights = jnp.full((len(others), len(cost)), 1 / len(cost), cost.dtype)
+    if isinstance(source, TaskRegressionPosterior) and source.off_grid is not None:
+        weights = source.off_grid.interpolation.weights(others)
+    return jnp.concatenate([cost, jnp.exp(weights @ jnp.log(cost))])

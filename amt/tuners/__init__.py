@@ -11,7 +11,7 @@ from importlib import import_module
 from pkgutil import walk_packages
 from types import MappingProxyType
 
-from amt.search.simulate import Decision, Feedback, Prediction
+from amt.search.replay import Decision, Feedback, Prediction
 from amt.tuners.record import (
     Host,
     HostProblem,

@@ -18,7 +18,7 @@ from jaxtyping import PRNGKeyArray
 
 from amt.gp.grid import CurveGrid, require_complete
 from amt.gp.mixture import Mixture
-from amt.gp.model import MultiTaskGP
+from amt.gp.model import MultiTaskGP, fidelity_rank
 from amt.gp.noise import NoiseKind
 from amt.gp.observations import Observations
 from amt.gp.posterior import AbstractSourcePosterior
@@ -26,8 +26,8 @@ from amt.inference import INFERENCE
 from amt.inference.mle import Optimizer
 from amt.inference.svgp import PRESETS
 from amt.kernels import AT2, KERNELS
+from amt.parameters import stack
 from amt.search.acquisition import ACQUISITIONS, needs, options_of
-from amt.search.fitting import fidelity_rank, stack
 from amt.search.simulate import Conditioned, query
 from amt.tuners.checks import check_choice, check_positive
 from amt.tuners.record import HostProblem, Prepared, Pure, Record, RunStage

@@ -18,7 +18,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from amt.search.simulate import Decision, Feedback
+from amt.search.replay import Decision, Feedback
 
 
 class State(eqx.Module):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from amt.search.simulate import Decision, Feedback
+from amt.search.replay import Decision, Feedback
 
 
 class State(NamedTuple):

@@ -1,6 +1,6 @@
 """The record of a tuner: who it is, what it needs, and how it is run.
 
-A tuner is *pure*, two functions that `amt.search.simulate.replay` scans over,
+A tuner is *pure*, two functions that `amt.search.replay.replay` scans over,
 
 ```python
 class State(NamedTuple): ...
@@ -33,7 +33,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpy import ndarray
 
 from amt.curves import LearningCurves
-from amt.search.simulate import Decision, Feedback
+from amt.search.replay import Decision, Feedback
 
 
 class HostProblem(NamedTuple):
@@ -126,7 +126,7 @@ class Pure(NamedTuple):
     Attributes:
         init: the state before the first query, from a key and a `Problem`, or else what `prepare`
             made of it.
-        step: one query (`amt.search.simulate.replay`).
+        step: one query (`amt.search.replay.replay`).
         prepare: runs before the loop, on the host, with stages that are compiled.
     """
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from amt.compilation import quick_vmap
 from amt.memory import PeakMemory
-from amt.search.simulate import Trajectory, replay
+from amt.search.replay import Trajectory, replay
 from amt.tuners.record import Host, HostProblem, HostTuner
 
 
@@ -36,7 +36,7 @@ def replay_host(
 ) -> Trajectory:
     """Run a tuner on the host on a target whose learning curves are known.
 
-    As `amt.search.simulate.replay`: a missing score ends its configuration's curve, and `score` is
+    As `amt.search.replay.replay`: a missing score ends its configuration's curve, and `score` is
     NaN from the query on that finds nothing left to train.
 
     Raises:

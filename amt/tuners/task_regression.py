@@ -19,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from amt.gp.task_regression.final_scores import final_scores_of_state
 from amt.gp.task_regression.model import TaskRegression
 from amt.gp.task_regression.target import TargetPrior, TargetState
 from amt.inference.task_regression import fit_task_regression
 from amt.outcome import Outcome
+from amt.parameters import stack
 from amt.search.acquisition import (
     ACQUISITIONS,
     RULES,
@@ -32,10 +34,9 @@ from amt.search.acquisition import (
     value_of_perfect_information,
 )
 from amt.search.cost import expected_cost
-from amt.search.final_scores import FinalScores
-from amt.search.fitting import as_modelled, source_grid, stack
+from amt.search.fitting import as_modelled, source_grid
+from amt.search.replay import Decision, Feedback, Prediction
 from amt.search.rule import recommend, values_against
-from amt.search.simulate import Decision, Feedback, Prediction
 from amt.search.stopping import (
     UTILITIES,
     Utility,
@@ -125,7 +126,7 @@ def step(
         feedback.remaining,
         acquisition,
         key=of_rule,
-        final=FinalScores.of_state(prior, target, posterior)
+        final=final_scores_of_state(prior, target, posterior)
         if needs(acquisition, "final")
         else None,
         cost=state.cost if by_cost else None,

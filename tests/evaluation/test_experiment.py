@@ -16,8 +16,8 @@ from amt.evaluation.stages import stage_of
 from amt.gp.grid import CurveGrid
 from amt.gp.model import MultiTaskGP
 from amt.inference import fit_mle
+from amt.parameters import stack
 from amt.search.acquisition import upper_confidence_bound
-from amt.search.fitting import stack
 from amt.search.simulate import simulate
 from amt.tuners import TUNERS, Host
 from amt.tuners import amt as amt_tuner

@@ -49,11 +49,19 @@ def test_a_trivial_tuner_depends_on_its_file_and_what_runs_it():
     files = imported_files(["amt.tuners.past_tasks.best_list", *module._RUN_BY])
     names = {"amt.tuners.past_tasks.best_list", "amt.tuners.in_order", "amt.tuners.record"}
     names |= {"amt.tuners.replay", "amt.evaluation.metrics", "amt.evaluation.stages"}
-    assert names | {"amt.search.simulate", "amt.curves"} <= set(files)
+    assert names | {"amt.search.replay", "amt.curves"} <= set(files)
     others = {"amt.tuners.amt", "amt.tuners.no_model.random_search", "amt.tuners", "amt"}
     others |= {"amt.evaluation.figures", "amt.evaluation.store", "amt.databases"}
     assert not others & set(files)
     assert not [name for name in files if name.startswith("amt.databases")]
+
+
+@pytest.mark.parametrize(
+    "tuner", ["amt", "no_model.hyperband", "one_task.dyhpo", "past_tasks.rgpe"]
+)
+def test_a_change_of_task_regression_leaves_other_tuners_results(tuner):
+    files = imported_files([f"amt.tuners.{tuner}", *module._RUN_BY])
+    assert not [name for name in files if "task_regression" in name]
 
 
 def test_amt_depends_on_kernels_inference_and_rule():

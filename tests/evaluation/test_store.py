@@ -20,7 +20,7 @@ from amt.evaluation.store import (
     write_part,
     write_table,
 )
-from amt.search.simulate import Forecast, Trajectory
+from amt.search.replay import Forecast, Trajectory
 
 METHODS = ("source_best", "amt", "another")
 BUDGET, ORDERS, CONFIGS, EPOCHS = 4, 2, 5, 3

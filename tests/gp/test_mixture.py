@@ -9,8 +9,7 @@ from amt.gp.grid import CurveGrid
 from amt.gp.mixture import Mixture
 from amt.gp.model import MultiTaskGP
 from amt.gp.observations import Observations, TargetPosterior
-from amt.parameters import unconstrain
-from amt.search.fitting import stack
+from amt.parameters import stack, unconstrain
 from amt.search.rule import acquisition_values, recommend, suggest
 from amt.search.simulate import simulate
 from tests.problems import small_curves

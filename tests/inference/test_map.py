@@ -15,8 +15,7 @@ from amt.gp.model import MultiTaskGP
 from amt.gp.solvers import Kronecker, Solution
 from amt.inference.mle import fit_map, fit_mle
 from amt.inference.priors import log_prior
-from amt.parameters import Learned, parameter
-from amt.search.fitting import stack
+from amt.parameters import Learned, parameter, stack
 from tests.problems import small_curves
 
 

@@ -17,8 +17,7 @@ from amt.gp.noise import SeparableNoise
 from amt.gp.solvers import AbstractSolver, Kronecker, Solution
 from amt.inference import fit_mle
 from amt.kernels import ICM, FreezeThaw, Matern
-from amt.parameters import parameter
-from amt.search.fitting import stack
+from amt.parameters import parameter, stack
 from tests import oracle
 from tests.problems import small_curves
 

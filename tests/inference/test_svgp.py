@@ -21,8 +21,7 @@ from amt.gp.inducing import InducingPoints, SparseGP
 from amt.gp.model import MultiTaskGP
 from amt.gp.noise import SeparableNoise
 from amt.inference.svgp import REFERENCE, SVGPSettings, advance, begin, fit_svgp
-from amt.parameters import unconstrain
-from amt.search.fitting import stack
+from amt.parameters import stack, unconstrain
 from amt.search.simulate import simulate
 from tests.problems import small_curves
 

@@ -9,7 +9,7 @@ from amt.gp.grid import CurveGrid
 from amt.gp.task_regression.model import CommonScale, TaskRegression
 from amt.inference.priors import log_prior
 from amt.inference.task_regression import fit_task_regression, thinned
-from amt.search.fitting import stack
+from amt.parameters import stack
 from tests.problems import small_curves
 
 

@@ -10,7 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
 
 import amt
+from amt.gp.final_scores import FinalScores, best_epochs
 from amt.gp.observations import Observations, TargetPosterior
+from amt.gp.task_regression.final_scores import final_scores_given, final_scores_of_state
 from amt.gp.task_regression.model import TaskRegression
 from amt.gp.task_regression.target import TargetState
 from amt.search.acquisition import (
@@ -18,7 +20,6 @@ from amt.search.acquisition import (
     thompson_sampling,
     top_two_thompson_sampling,
 )
-from amt.search.final_scores import FinalScores, best_epochs
 from amt.search.fitting import as_modelled, source_grid
 from amt.search.rule import values_against
 from tests.problems import small_curves
@@ -46,9 +47,9 @@ def test_they_are_those_of_dense_algebra_by_either_way():
         kept = jnp.arange(0, EPOCHS, 2)
         thin = prior.condition(observations, None, kept)
         return (
-            FinalScores.of_state(prior, state, posterior),
-            FinalScores.of_prior(prior, posterior, observations),
-            FinalScores.of_prior(prior, thin, observations, None, kept),
+            final_scores_of_state(prior, state, posterior),
+            final_scores_given(prior, posterior, observations),
+            final_scores_given(prior, thin, observations, None, kept),
             (posterior, dense, prior.noises(), best_epochs(posterior), best_epochs(thin)),
         )
 

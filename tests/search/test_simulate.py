@@ -12,8 +12,9 @@ from amt.gp.mixture import Mixture
 from amt.gp.model import MultiTaskGP
 from amt.gp.observations import Observations, TargetPosterior
 from amt.outcome import ArcsineOutcome
-from amt.search.fitting import stack
-from amt.search.simulate import forecast, simulate
+from amt.parameters import stack
+from amt.search.replay import forecast
+from amt.search.simulate import simulate
 from tests.problems import small_curves
 
 CONFIGS, EPOCHS = 40, 3

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from amt.gp.observations import TargetPosterior
 from amt.outcome import ArcsineOutcome, RobustOutcome
-from amt.search.simulate import Trajectory, until_stop
+from amt.search.replay import Trajectory, until_stop
 from amt.search.stopping import UTILITIES, expected_gains, expected_improvement, stops
 
 CONFIGS, EPOCHS = 4, 5

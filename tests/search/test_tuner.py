@@ -14,13 +14,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import amt
 from amt.gp.grid import CurveGrid
-from amt.gp.model import MultiTaskGP
+from amt.gp.model import MultiTaskGP, fidelity_rank
 from amt.gp.observations import Observations, TargetPosterior
 from amt.gp.solvers import Kronecker, ObservedCurves
 from amt.inference import Draws, Fit
 from amt.kernels.task import AT2Task
+from amt.parameters import stack
 from amt.search.acquisition import log_expected_improvement, upper_confidence_bound
-from amt.search.fitting import fidelity_rank, fit_sources, stack, unfitted
+from amt.search.fitting import fit_sources, unfitted
 from amt.search.rule import incumbent, recommend, suggest
 from amt.search.simulate import simulate
 from amt.search.tuner import ExhaustedError, Tuner

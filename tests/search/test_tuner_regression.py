@@ -13,7 +13,7 @@ from amt.gp.task_regression.model import TaskRegression
 from amt.outcome import ArcsineOutcome, Outcome
 from amt.search.cost import expected_cost
 from amt.search.fitting import as_modelled, source_grid
-from amt.search.simulate import replay
+from amt.search.replay import replay
 from amt.search.stopping import UTILITIES, Utility
 from amt.tuners.task_regression import Learned, init, task_regression
 from tests.problems import RISE, peaked, small_curves, small_space

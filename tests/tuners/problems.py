@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from amt.search.simulate import Trajectory
+from amt.search.replay import Trajectory
 from amt.tuners import TUNERS, Host, HostProblem
 from amt.tuners.replay import replay_host
 from tests.problems import small_curves

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import multivariate_normal
 
-from amt.search.simulate import replay
+from amt.search.replay import replay
 from amt.tuners import TUNERS, HostProblem, Problem
 from amt.tuners.deep import Network, negative_log_likelihood, train
 from amt.tuners.full_training import capacity, scored, start, step

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from amt.search.simulate import replay
+from amt.search.replay import replay
 from amt.tuners import TUNERS, Problem
 
 CONFIGS, EPOCHS = 6, 4

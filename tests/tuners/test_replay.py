@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from amt.search.simulate import Decision, replay
+from amt.search.replay import Decision, replay
 from amt.tuners import TUNERS, Host, HostProblem, Problem, Pure, Record, register
 from amt.tuners.replay import replay_all, replay_host, replay_pure
 from tests.problems import METHODS, small_curves

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float
 
+from amt.gp.final_scores import FinalScores
 from amt.gp.observations import TargetPosterior
 from amt.search.acquisition.base import Values
 from amt.search.acquisition.improvement import log_h
-from amt.search.final_scores import FinalScores
 
 
 def log_knowledge_gradient(

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from amt.gp.final_scores import FinalScores
 from amt.gp.observations import TargetPosterior
 from amt.search.acquisition.base import Values
-from amt.search.final_scores import FinalScores
 
 DRAWS = 32  # of which a challenger is looked for
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from amt.gp.observations import TargetPosterior
 from amt.search.acquisition import log_expected_improvement
-from amt.search.simulate import Decision, Feedback
+from amt.search.replay import Decision, Feedback
 from amt.tuners.deep import Network
 from amt.tuners.record import Problem, Pure, Record
 

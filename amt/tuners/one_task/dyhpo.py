@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from amt.gp.observations import TargetPosterior
 from amt.search.acquisition import log_expected_improvement
-from amt.search.simulate import Decision, Feedback
+from amt.search.replay import Decision, Feedback
 from amt.tuners.deep import Network, negative_log_likelihood
 from amt.tuners.record import Problem, Pure, Record
 

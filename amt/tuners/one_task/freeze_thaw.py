@@ -29,7 +29,7 @@ from amt.gp.task_regression.target import Product, TargetPrior, TargetState
 from amt.gp.task_regression.widening import no_widening
 from amt.kernels import FreezeThaw
 from amt.search.acquisition import log_expected_improvement
-from amt.search.simulate import Decision, Feedback, Prediction
+from amt.search.replay import Decision, Feedback, Prediction
 from amt.tuners.record import Problem, Pure, Record
 
 LENGTHSCALES = (0.5, 1.0)

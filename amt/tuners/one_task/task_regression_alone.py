@@ -15,8 +15,8 @@ from jaxtyping import PRNGKeyArray
 
 from amt.gp.task_regression.alone import target_alone, typical_score
 from amt.outcome import ArcsineOutcome
+from amt.parameters import stack
 from amt.search.acquisition import WITHOUT_TASKS
-from amt.search.fitting import stack
 from amt.tuners.record import HostProblem, Prepared, Record, RunStage
 from amt.tuners.task_regression import Learned, task_regression
 

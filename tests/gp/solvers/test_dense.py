@@ -14,7 +14,7 @@ from amt.gp.model import MultiTaskGP
 from amt.gp.observations import Observations
 from amt.gp.solvers import Dense, Kronecker
 from amt.inference import fit_dense, fit_mle
-from amt.search.fitting import stack
+from amt.parameters import stack
 from amt.search.simulate import simulate
 from tests.problems import small_curves
 
