@@ -6,10 +6,10 @@ python experiments/negative_transfer.py database=hyperrec every=1 tuners=[task_r
 python experiments/negative_transfer.py kinds=[shuffled] shares=[0,0.1,0.5]
 ```
 
-A bad source is a real one with its scores flipped in sign around the mean of each epoch, or with
-its curves shuffled among the configurations (`amt.evaluation.bad_sources`). By default every third
-target, once. What is finished stays: the same command goes on where it was stopped. Tables and
-figures are made by `amt.evaluation.negative_transfer`; all settings are in
+A bad source is a real one with its scores flipped in sign around the mean of each epoch, with that
+mean for every configuration, or with its curves shuffled among them (`amt.evaluation.bad_sources`).
+By default every third target, once. What is finished stays: the same command goes on where it was
+stopped. Tables and figures are made by `amt.evaluation.negative_transfer`; all settings are in
 `conf/negative_transfer.yaml`.
 """
 

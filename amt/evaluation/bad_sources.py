@@ -14,10 +14,14 @@ Curves = Float[np.ndarray, "config epoch"]
 
 def flipped(curves: Curves, rng: np.random.Generator) -> Curves:
     """Scores mirrored around the mean of each epoch: what was good is bad."""
+    return 2 * constant(curves, rng) - curves
+
+
+def constant(curves: Curves, rng: np.random.Generator) -> Curves:
+    """The mean of each epoch for every configuration: none is better than another."""
     del rng
     known = np.isfinite(curves)
-    mean = np.nansum(curves, 0) / np.maximum(known.sum(0), 1)
-    return 2 * mean - curves
+    return np.where(known, np.nansum(curves, 0) / np.maximum(known.sum(0), 1), np.nan)
 
 
 def shuffled(curves: Curves, rng: np.random.Generator) -> Curves:
@@ -28,6 +32,7 @@ def shuffled(curves: Curves, rng: np.random.Generator) -> Curves:
 KINDS: Mapping[str, Callable[[Curves, np.random.Generator], Curves]] = {
     "flipped": flipped,
     "shuffled": shuffled,
+    "constant": constant,
 }
 
 

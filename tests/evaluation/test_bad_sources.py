@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import rankdata
 
-from amt.evaluation.bad_sources import flipped, spoil
+from amt.evaluation.bad_sources import KINDS, flipped, spoil
 from tests.problems import small_curves
 
 CURVES = small_curves()
@@ -35,7 +35,17 @@ def test_shuffled_sources_have_the_same_curves_of_other_configurations():
     assert (bad.scores != CURVES.scores).any()
 
 
-@pytest.mark.parametrize("kind", ["flipped", "shuffled"])
+def test_constant_sources_prefer_no_configuration():
+    scores = CURVES.scores.copy()
+    scores[0, 2, 3] = np.nan
+    curves = dataclasses.replace(CURVES, scores=scores)
+    bad = spoil(curves, kind="constant", share=1.0, seed=0).scores
+    assert_allclose(bad[1], np.broadcast_to(CURVES.scores[1].mean(0), bad[1].shape))
+    assert_array_equal(np.isnan(bad), np.isnan(scores))
+    assert_allclose(bad[0, :, 3][~np.isnan(scores[0, :, 3])], np.nanmean(scores[0, :, 3]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_bad_of_a_share_follow_from_the_seed_and_are_among_those_of_a_larger(kind):
     bad = [changed(kind, share) for share in (0, 0.25, 0.5, 1)]
     assert [int(of_share.sum()) for of_share in bad] == [0, 1, 2, 4]

@@ -46,10 +46,10 @@ def test_the_more_sources_are_flipped_the_worse_is_the_best_of_their_mean(
     assert folder == tmp_path / "made_up"
     of_list = table[table["method"] == "best_list"].set_index(["kind", "share"])["regret_3"]
     assert of_list["flipped", 0] == of_list["shuffled", 0] < of_list["flipped", 1]
-    assert table["share"].isna().sum() == 2
-    assert len(reports) == 2 + 2
+    assert table["share"].isna().sum() == 3
+    assert len(reports) == 2 + 3
     parts = {path.parent.name: path for path in folder.glob("*/results.parquet")}
-    assert set(parts) == {"good", "flipped_1", "shuffled_1"}
+    assert set(parts) == {"good", "flipped_1", "shuffled_1", "constant_1"}
     assert len(pd.read_csv(folder / "negative_transfer.csv")) == len(table)
     reports.clear()
     pd.testing.assert_frame_equal(transfer_run(settings, lambda *r: reports.append(r))[1], table)
