@@ -153,4 +153,4 @@ def similarity_of(
     lower, upper = (
         mixture_quantile(given, mean[has], deviation[has], share) for share in (0.05, 0.95)
     )
-    return Similarity(tasks, given @ mean[has], lower, upper, float(transfer))
+    return Similarity(tasks, given @ mean[has], lower, upper, min(float(transfer), 1.0))

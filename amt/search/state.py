@@ -9,7 +9,7 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -229,9 +229,16 @@ def describe(acquisition: Acquisition) -> list[Any]:
 
 
 def acquisition_of(name: str, keywords: Mapping[str, Any]) -> Acquisition:
-    """The acquisition function of a description; a KeyError if it is not in `ACQUISITIONS`."""
-    function = ACQUISITIONS[name]
-    return partial(function, **keywords) if keywords else function
+    """The acquisition function of a description; a KeyError if it is not in `ACQUISITIONS`.
+
+    It is the same object for equal descriptions, so that they share what is compiled.
+    """
+    return _with_keywords(ACQUISITIONS[name], json.dumps(keywords, sort_keys=True))
+
+
+@cache
+def _with_keywords(function: Acquisition, keywords: str) -> Acquisition:
+    return partial(function, **json.loads(keywords)) if keywords != "{}" else function
 
 
 def _path(function: Any) -> str:

@@ -1,6 +1,5 @@
 """The live tuner: ask for a trial, train it for one more epoch, tell its score."""
 
-import math
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from copy import deepcopy
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ConfigSpace import ConfigurationSpace
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Int, PRNGKeyArray
 
 from amt.curves import LearningCurves
 from amt.gp.observations import TargetPosterior
@@ -25,13 +24,7 @@ from amt.search.acquisition import (
     Acquisition,
     get_acquisition,
 )
-from amt.search.candidates import (
-    Candidates,
-    check_within,
-    configuration_in,
-    draw,
-    neighbours,
-)
+from amt.search.candidates import check_within, configuration_in
 from amt.search.cost import expected_cost
 from amt.search.failures import failed_score
 from amt.search.fitting import (
@@ -53,6 +46,7 @@ from amt.search.prediction import (
     predict_metric,
     similarity_of,
 )
+from amt.search.proposals import Proposals, explores
 from amt.search.scoring import Progress, Room, Scorer
 from amt.search.state import (
     Saved,
@@ -69,9 +63,6 @@ from amt.search.state import (
 from amt.search.stopping import Utility
 from amt.space import Encoder, check_configs, config_key
 
-ASKS_A_DRAW = 16  # the random candidates are drawn anew after so many trials
-CENTERS = 4  # how many of the best configurations have their neighbours considered
-RANDOM, NEIGHBOURS = 0, 1  # streams of random numbers
 _KEPT = ("model", "by_cost", "dtype", "continuous", "samples", "refinements")  # in a state's file
 
 
@@ -129,11 +120,8 @@ class Tuner:
 
     Candidates are the configurations known so far, and at trials 0, 1, 4, 9, 16, ... `samples`
     random ones and then, `refinements` times, as many neighbours of those with the best acquisition
-    values (ConfigSpace's one-exchange neighbourhood, which respects conditions and forbidden
-    clauses): the local search of Hutter, Hoos, Leyton-Brown (2011), section 4.3. There is no end of
-    configurations that might be better; as many as the square root of the trials are tried, the
-    rate of Wang, Audibert, Munos (2008), Algorithms for Infinitely Many-Armed Bandits. All other
-    trials go on with what is known. They follow from the key and the number of times asked.
+    values (`amt.search.proposals`). All other trials go on with what is known. They follow from the
+    key and the number of times asked.
 
     With `state`, a method that changes something writes it to that file before it returns, and a
     tuner made with the same arguments goes on from there. It is an npz file without pickles
@@ -201,14 +189,15 @@ class Tuner:
         if acquisition is None:
             acquisition = RULES[model] if sources.num_tasks else WITHOUT_TASKS
         acquisition = get_acquisition(acquisition)
-        self._continuous, self._samples, self._refinements = continuous, samples, refinements
+        self._continuous, self._refinements = continuous, refinements
         self._epochs = sources.epochs
         self._position = {epoch: index for index, epoch in enumerate(sources.epochs.tolist())}
-        self._seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
+        seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
+        self._proposals = Proposals(self._space, self._encode, seed, samples)
         self._settings = {
             "sources": digest(sources.scores, sources.epochs, sources.tasks, sources.configs),
             "space": digest(str(self._space)),
-            "key": self._seed,
+            "key": seed,
             "acquisition": describe(acquisition),
             "by_cost": by_cost,
             "dtype": str(jnp.dtype(dtype)),
@@ -255,7 +244,6 @@ class Tuner:
             for config in sources.configs
         ]
         self._outside = np.flatnonzero(~np.array(legal)).tolist()
-        self._random: tuple[int, Candidates] | None = None
         self._posterior: TargetPosterior | None = None
         self._save()
 
@@ -404,13 +392,14 @@ class Tuner:
             UnderWayError: the same, but for those under way.
         """
         progress, remaining = self._progress(), self._remaining()
-        key = jax.random.fold_in(self._random_key, self._state.asked)
-        explore = self._continuous and (self._explores() or not remaining.any())
-        candidates, values = self._sample(explore), np.zeros(0)
+        asked, propose = self._state.asked, self._proposals
+        key = jax.random.fold_in(self._random_key, asked)
+        explore = self._continuous and (explores(asked) or not remaining.any())
+        candidates, values = propose.at_random(asked) if explore else propose.none(), np.zeros(0)
         best, number, config = -np.inf, 0, None
         for refinement in range(1 + self._refinements * explore):
             if refinement:
-                candidates = self._neighbours(values, candidates, refinement)
+                candidates = propose.neighbours(values, self.configs, candidates, asked, refinement)
             new = np.array([self._key(c) not in self._numbers for c in candidates.values], bool)
             of_new = np.repeat(new[:, None], len(self._epochs), 1)
             rows = np.concatenate([remaining, of_new])
@@ -602,47 +591,6 @@ class Tuner:
         self._state.added.append(config)
         self._posterior = None
         return len(self.configs) - 1
-
-    def _explores(self) -> bool:
-        """Whether the next trial may be of a configuration that is not known yet.
-
-        So it is of the trials 0, 1, 4, 9, ...: of n, the square root of n.
-        """
-        return math.isqrt(self._state.asked) ** 2 == self._state.asked
-
-    def _sample(self, explore: bool) -> Candidates:
-        """Random configurations, new ones after every `ASKS_A_DRAW` trials; or none."""
-        if not explore:
-            return Candidates.of(self._space, [], self._encode)
-        block = self._state.asked // ASKS_A_DRAW
-        if self._random is None or self._random[0] != block:
-            seed = self._random_seed(RANDOM, block)
-            drawn = draw(self._space, self._samples + 1, seed)[: self._samples]
-            self._random = block, Candidates.of(self._space, drawn, self._encode)
-        return self._random[1]
-
-    def _neighbours(
-        self, values: Float[np.ndarray, "row"], candidates: Candidates, refinement: int
-    ) -> Candidates:
-        """Neighbours of the `CENTERS` best rows, `samples` in all at most."""
-        known, around, origins = len(self.configs), [], []
-        for place, row in enumerate(np.argsort(-values, kind="stable")[:CENTERS]):
-            if row >= known:
-                config = candidates.values[row - known]
-                center = candidates.configs[row - known]
-            else:
-                config = self.configs[row]
-                center = configuration_in(self._space, config)
-            if center is not None and values[row] > -np.inf:
-                seed = self._random_seed(NEIGHBOURS, self._state.asked, refinement, place)
-                found = neighbours([center], [seed], -(-self._samples // CENTERS))
-                around += found
-                origins += [(center, config)] * len(found)
-        end = self._samples
-        return Candidates.of(self._space, around[:end], self._encode, origins[:end])
-
-    def _random_seed(self, *stream: int) -> int:
-        return int(np.random.default_rng([*self._seed, *stream]).integers(2**31))
 
     def _save(self) -> None:
         if self._path is not None:

@@ -28,6 +28,7 @@ def test_acquisition_functions_are_described_by_their_name():
     again = acquisition_of(*describe(nested))
     assert (again.func, again.keywords) == (upper_confidence_bound, {"beta": 2})
     assert acquisition_of("ei", {}) is expected_improvement
+    assert acquisition_of(*describe(nested)) is again
 
 
 def test_a_function_of_ones_own_is_described_by_its_module_until_it_is_registered(monkeypatch):
