@@ -46,7 +46,7 @@ LONGEST = (
     "evaluation/test_experiment",
     "gp/test_posterior",
     "search/test_tuner",
-    "integrations/test_optuna",
+    "integrations/test_optuna_sampler",
     "gp/solvers/test_observed_curves",
     "evaluation/test_runs",
     "test_live",
