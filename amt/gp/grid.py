@@ -1,4 +1,4 @@
-"""Source curves as JAX arrays on a (task, config, epoch) grid, and few epochs for all."""
+"""Source curves as JAX arrays on a (task, config, epoch) grid, and thinned axes of epochs."""
 
 import equinox as eqx
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Scores of a target task so far, what is predicted of its curves, and by what."""
+"""Scores of a target task so far, and posteriors of its curves."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, Self
@@ -119,7 +119,7 @@ class TargetPosterior(NamedTuple):
 
 
 class SourcePosterior(Protocol):
-    """What was learned of the sources by some model, which predicts any target."""
+    """A posterior given the past tasks, by any model, that predicts the curves of a new task."""
 
     @property
     def noise(self) -> Float[Array, "*component epoch"]:
