@@ -15,16 +15,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from amt.compilation import quick_jit
-from amt.gp.grid import CurveGrid, thinned
+from amt.gp.grid import CurveGrid
 from amt.gp.observations import Observations, SourcePosterior, TargetPosterior
 from amt.gp.task_regression.final_scores import final_scores_given
 from amt.gp.task_regression.posterior import TaskRegressionPosterior
+from amt.gp.task_regression.target import predicted_epochs
 from amt.outcome import Outcome
 from amt.search.acquisition import Acquisition, needs
 from amt.search.rule import acquisition_values
 from amt.search.stopping import Utility, expected_gains, expected_improvement
 
-PREDICTED = 16  # epochs that values are computed from in task regression
 SMALLEST_ROOM = 16  # that an array without room from the start has for its first entry
 
 
@@ -112,7 +112,7 @@ class Scorer:
         """The acquisition value of every configuration: the grid's, those added, the fresh ones.
 
         Evaluations under way count as in `AbstractSourcePosterior.condition`. Task regression
-        predicts at most `PREDICTED` epochs of each, spread evenly on a logarithmic axis.
+        predicts the epochs of `predicted_epochs` alone.
 
         Args:
             fresh: features of candidates that are not known yet.
@@ -181,6 +181,7 @@ class Scorer:
             left,
             jnp.asarray([best, budget, *utility], self._dtype),
             outcome,
+            self._predicted,
         )
         return float(gain)
 
@@ -189,7 +190,7 @@ class Scorer:
         """Positions of the epochs that values are computed from; None for all."""
         if not isinstance(self.source, TaskRegressionPosterior):
             return None
-        return thinned(len(self.grid.epochs), PREDICTED)
+        return predicted_epochs(len(self.grid.epochs))
 
     @property
     def _dtype(self) -> jnp.dtype:
@@ -270,16 +271,18 @@ def gain_of(
     remaining: Bool[np.ndarray, "row epoch"],
     numbers: Float[Array, "4"],
     outcome: Outcome,
+    epochs: Int[np.ndarray, "kept"] | None,
 ) -> Float[Array, ""]:
     """The expected gain of `Scorer.gain`; its numbers are best, budget, weight and power."""
     best, budget, weight, power = numbers
-    posterior = source.condition(observations, added)
+    some, kept = ({}, slice(None)) if epochs is None else ({"epochs": epochs}, jnp.asarray(epochs))
+    posterior = source.condition(observations, added, **some)
     every = _cost_behind(source, cost, added)
     spent = jnp.sum(jnp.where(trained, every, 0))
-    improvement = expected_improvement(posterior, source.noise, best, outcome)
+    improvement = expected_improvement(posterior, source.noise[..., kept], best, outcome)
     left = jnp.asarray(remaining)
     utilities = [Utility(weight, power)]  # pyright: ignore
-    return expected_gains(improvement, left, every, spent, budget, utilities)[0]
+    return expected_gains(improvement, left, every, spent, budget, utilities, kept)[0]
 
 
 candidate_values = eqx.filter_jit(_candidate_values)

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from amt.gp.observations import TargetPosterior
 from amt.outcome import Outcome
@@ -104,12 +104,13 @@ def expected_improvement(
 
 
 def expected_gains(
-    improvement: Float[Array, "config epoch"],
+    improvement: Float[Array, "config kept"],
     remaining: Bool[Array, "config epoch"],
     cost: Float[Array, "config epoch"],
     spent: Float[Array, ""],
     budget: Float[Array, ""] | float,
     utilities: Sequence[Utility],
+    epochs: Int[Array, "kept"] | slice = slice(None),
 ) -> Float[Array, "utility"]:
     """G of the module docstring for each utility; -inf where nothing is left within the budget.
 
@@ -117,9 +118,10 @@ def expected_gains(
         improvement: that of `expected_improvement`.
         cost: of each epoch by itself, in units of the budget.
         spent: b.
+        epochs: positions of those that plans end at, which `improvement` is of.
     """
-    after = spent + jnp.cumsum(jnp.where(remaining, cost, 0), axis=1)
-    can = remaining & (after <= budget * (1 + 1e-9))
+    after = (spent + jnp.cumsum(jnp.where(remaining, cost, 0), axis=1))[:, epochs]
+    can = remaining[:, epochs] & (after <= budget * (1 + 1e-9))
     before, after = spent / budget, after / budget
 
     def gain(utility: Utility) -> Float[Array, ""]:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from amt.gp.task_regression.final_scores import final_scores_of_state
 from amt.gp.task_regression.model import TaskRegression
-from amt.gp.task_regression.target import TargetPrior, TargetState
+from amt.gp.task_regression.target import TargetPrior, TargetState, predicted_epochs
 from amt.inference.task_regression import fit_task_regression
 from amt.outcome import Outcome
 from amt.parameters import stack
@@ -88,7 +88,7 @@ def init(key: PRNGKeyArray, learned: Learned) -> State:
     return State(
         prior=prior,
         # One more: the loop's first step has no score.
-        target=TargetState.init(prior, learned.budget + 1),
+        target=TargetState.init(prior, learned.budget + 1, predicted_epochs(len(prior.noise))),
         observed=jnp.zeros(len(prior.mean), bool),
         best=jnp.asarray(-jnp.inf, dtype),
         spent=jnp.zeros((), dtype),
@@ -115,7 +115,8 @@ def step(
     score = feedback.score if state.outcome is None else state.outcome.forward(feedback.score)
     prior, observed, config = state.prior, feedback.observed, feedback.config
     target = state.target.update(prior, config, feedback.epoch, score, observed)
-    posterior = target.posterior(prior)
+    posterior, epochs = target.posterior(prior), target.epochs
+    noise = prior.noises()[:, epochs]
     seen = state.observed.at[config].max(observed)
     best = jnp.where(observed, jnp.maximum(state.best, score), state.best)
     expected = jnp.max(posterior.average(posterior.mean)[:, -1])
@@ -123,13 +124,13 @@ def step(
     values = values_against(
         jnp.where(jnp.isfinite(best), best, expected),
         posterior,
-        feedback.remaining,
+        feedback.remaining[:, epochs],
         acquisition,
         key=of_rule,
         final=final_scores_of_state(prior, target, posterior)
         if needs(acquisition, "final")
         else None,
-        cost=state.cost if by_cost else None,
+        cost=state.cost[:, epochs] if by_cost and state.cost is not None else None,
     )
     spent, stop = state.spent, None
     if utilities:
@@ -138,15 +139,17 @@ def step(
         spent += jnp.where(observed, cost[config, feedback.epoch], 0)
         outcome = state.outcome
         metric = best if outcome is None else outcome.inverse(best)
-        improvement = expected_improvement(posterior, prior.noises(), metric, outcome)
+        improvement = expected_improvement(posterior, noise, metric, outcome)
         budget = target.rows.shape[1] - 1
-        gains = expected_gains(improvement, feedback.remaining, cost, spent, budget, utilities)
+        gains = expected_gains(
+            improvement, feedback.remaining, cost, spent, budget, utilities, epochs
+        )
         stop = stops(gains, utilities, seen.any())
     decision = Decision(
         jnp.argmax(values),
         recommend(posterior, seen),
         jnp.isfinite(posterior.variance).all(),
-        Prediction(posterior, prior.noises(), state.outcome),
+        Prediction(posterior, noise, state.outcome),
         stop,
     )
     after = replace(state, target=target, observed=seen, best=best, spent=spent, key=key)

@@ -60,6 +60,11 @@ def test_the_gain_is_that_of_the_best_plan_within_the_budget():
         assert_allclose(gain, best)
     assert_array_equal(stops(0 * gains, UTILITIES, True), [u.weight > 0 for u in UTILITIES])
     assert not stops(-gains, UTILITIES, False).any()
+    ends = np.array([1, 3, EPOCHS - 1])  # of plans
+    some = compiled(improvement[:, ends], remaining, cost, spent, budget, UTILITIES, ends)
+    elsewhere = np.delete(np.arange(EPOCHS), ends)
+    improvement[:, elsewhere] = -np.inf
+    assert_allclose(some, compiled(improvement, remaining, cost, spent, budget, UTILITIES))
     nothing = compiled(improvement, remaining, cost, 9.0, budget, UTILITIES)
     assert np.isneginf(nothing).all()
 

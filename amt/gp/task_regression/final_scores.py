@@ -14,11 +14,12 @@ def final_scores_of_state(
     prior: TargetPrior, state: TargetState, posterior: TargetPosterior
 ) -> FinalScores:
     """Joint final scores of a target on the grid, given the scores of its state."""
-    at = jnp.arange(state.mean.shape[1]), best_epochs(posterior)
-    covariance = jnp.tensordot(prior.components.parts, prior.among(*at), 1)
-    half = state.rows[:, :, *at]
+    config, best = jnp.arange(state.mean.shape[1]), best_epochs(posterior)
+    epoch = state.epochs[best]
+    covariance = jnp.tensordot(prior.components.parts, prior.among(config, epoch), 1)
+    half = state.rows[:, :, config, best]
     covariance -= jnp.einsum("kni,knj->kij", half, half)
-    return _at(prior, posterior, at[1], at[1], covariance)
+    return _at(prior, posterior, best, epoch, covariance)
 
 
 def final_scores_given(

@@ -25,8 +25,10 @@ adds the row
 \[ a = \frac{k(\cdot, i) - A^\top A_{\cdot i}}{\sqrt{k(i, i) - A_{\cdot i}^\top A_{\cdot i}
    + \sigma^2_i}}, \]
 
-so that a query costs O(n C E + r C E), and never a factorisation. The predictive density of each
-score comes with it, which components are weighted by.
+of which a search keeps the columns of E' epochs alone. Those of another cell are
+\(A_{\cdot i} = L^{-1} k(\cdot, i)\), with the Cholesky factor L of the scores, to which one more
+score adds the row \(A_{\cdot i}^\top\). So a query costs O(n C E' + r C E' + n^2), and never a
+factorisation. The predictive density of each score comes with it, which components are weighted by.
 
 Source: Rasmussen and Williams (2006), section 2.2; a row of A is one of an incremental Cholesky
 factorisation.
@@ -36,13 +38,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Int
 
+from amt.gp.grid import thinned
 from amt.gp.observations import Observations, TargetPosterior
 from amt.gp.task_regression.mixture import ALONE_NOISE, Components
 from amt.gp.task_regression.widening import widening_after
 from amt.linalg import cholesky, solve_lower
+
+PREDICTED = 16  # epochs that a search predicts
+
+
+def predicted_epochs(size: int) -> Int[np.ndarray, "kept"]:
+    """Positions of the epochs that a search predicts, spread evenly on a logarithmic axis."""
+    return thinned(size, PREDICTED)
 
 
 class Product(NamedTuple):
@@ -69,9 +80,11 @@ class Product(NamedTuple):
         """Covariance of one configuration and epoch with all."""
         return self.config[config][:, None] * self.epochs[epoch]
 
-    def among(self, config: Int[Array, "obs"], epoch: Int[Array, "obs"]) -> Float[Array, "o o"]:
-        """Covariance among some configurations at an epoch each."""
-        return self.config[config][:, config] * self.epochs[epoch][:, epoch]
+    def with_cells(
+        self, at: tuple[Int[Array, ""], Int[Array, ""]], cells: tuple[Int[Array, "o"], ...]
+    ) -> Float[Array, "o"]:
+        """Covariance of one configuration and epoch with some configurations at an epoch each."""
+        return self.config[at[0], cells[0]] * self.epochs[at[1], cells[1]]
 
     def diagonal(self) -> Float[Array, "config epoch"]:
         """Variance of each configuration and epoch."""
@@ -157,17 +170,28 @@ class TargetPrior(NamedTuple):
         parts = jnp.stack([course, transfer, strength, residual, *others])
         return jnp.tensordot(self.components.parts, parts, 1)
 
+    def with_cells(
+        self, config: Int[Array, ""], epoch: Int[Array, ""], *cells: Int[Array, "obs"]
+    ) -> Float[Array, "part obs"]:
+        """Prior covariance of one configuration and epoch with some, part by part.
+
+        Args:
+            cells: configuration and epoch of each of the others.
+        """
+        at = config, epoch
+        transfer = self.weighted[:, *at] @ self.weighted[:, *cells]
+        transfer += self.error.with_cells(at, cells)
+        own = jnp.where(cells[0] == config, self.own[epoch, cells[1]], 0)
+        residual = self.residual.with_cells(at, cells) + own
+        course = self.course[epoch, cells[1]]
+        others = (product.with_cells(at, cells) for product in self.separable)
+        strength = self.direction[at] * self.direction[cells]
+        return jnp.stack([course, transfer, strength, residual, *others])
+
     def among(self, config: Int[Array, "obs"], epoch: Int[Array, "obs"]) -> Float[Array, "p o o"]:
         """Prior covariance among some configurations at an epoch each, part by part."""
-        features = self.weighted[:, config, epoch].T
-        transfer = features @ features.T + self.error.among(config, epoch)
-        own = jnp.where(config[:, None] == config, self.own[epoch][:, epoch], 0)
-        residual = self.residual.among(config, epoch) + own
-        course = self.course[epoch][:, epoch]
-        others = (product.among(config, epoch) for product in self.separable)
-        direction = self.direction[config, epoch]
-        strength = direction[:, None] * direction
-        return jnp.stack([course, transfer, strength, residual, *others])
+        of_each = jax.vmap(lambda *at: self.with_cells(*at, config, epoch), out_axes=1)
+        return of_each(config, epoch)
 
     def condition(
         self,
@@ -254,28 +278,52 @@ class TargetPrior(NamedTuple):
 
 
 class TargetState(NamedTuple):
-    """The posterior of a target's curves, given its scores so far.
+    """The posterior of a target's curves at some epochs, given its scores so far.
 
     Attributes:
+        epochs: positions of these epochs.
         mean, variance: of the noise-free score of each configuration and epoch.
         rows: A of the module docstring; rows of zeros are of no score.
+        factor: L, with rows of the identity for no score.
+        surprise: each score's deviation from what was expected, in standard deviations.
+        cells: configuration and epoch of each score.
         log_density: log predictive density of all scores, each given those before it.
         count: number of scores so far.
     """
 
-    mean: Float[Array, "component config epoch"]
-    variance: Float[Array, "component config epoch"]
-    rows: Float[Array, "component obs config epoch"]
+    epochs: Int[Array, "kept"]
+    mean: Float[Array, "component config kept"]
+    variance: Float[Array, "component config kept"]
+    rows: Float[Array, "component obs config kept"]
+    factor: Float[Array, "component obs obs"]
+    surprise: Float[Array, "component obs"]
+    cells: Int[Array, "2 obs"]
     log_density: Float[Array, "component"]
     count: Int[Array, ""]
 
     @classmethod
-    def init(cls, prior: TargetPrior, capacity: int) -> "TargetState":
-        """Start without scores, with room for `capacity` of them."""
-        mean, variance = prior.means(), prior.variances()
-        size, *shape = mean.shape
-        rows = jnp.zeros((size, capacity, *shape), mean.dtype)
-        return cls(mean, variance, rows, jnp.zeros(size, mean.dtype), jnp.zeros((), int))
+    def init(
+        cls, prior: TargetPrior, capacity: int, epochs: Int[np.ndarray, "kept"] | None = None
+    ) -> "TargetState":
+        """Start without scores, with room for `capacity` of them.
+
+        Args:
+            epochs: positions of those to predict, in ascending order; None for all.
+        """
+        kept = jnp.arange(len(prior.noise)) if epochs is None else jnp.asarray(epochs)
+        mean, variance = prior.means()[..., kept], prior.variances()[..., kept]
+        (size, *shape), dtype = mean.shape, mean.dtype
+        return cls(
+            epochs=kept,
+            mean=mean,
+            variance=variance,
+            rows=jnp.zeros((size, capacity, *shape), dtype),
+            factor=jnp.broadcast_to(jnp.eye(capacity, dtype=dtype), (size, capacity, capacity)),
+            surprise=jnp.zeros((size, capacity), dtype),
+            cells=jnp.zeros((2, capacity), int),
+            log_density=jnp.zeros(size, dtype),
+            count=jnp.zeros((), int),
+        )
 
     def update(
         self,
@@ -286,18 +334,30 @@ class TargetState(NamedTuple):
         observed: Bool[Array, ""] | bool = True,
     ) -> "TargetState":
         """Condition on one more score; not `observed`, it changes nothing."""
-        columns = jnp.tensordot(prior.components.parts, prior.columns(config, epoch), 1)
-        before = jnp.einsum("kn,knce->kce", self.rows[:, :, config, epoch], self.rows)
-        covariance = columns - before
-        deviation = jnp.sqrt(covariance[:, config, epoch] + prior.noises()[:, epoch])
-        added = jnp.where(observed, covariance / deviation[:, None, None], 0)
-        surprise = (score - self.mean[:, config, epoch]) / deviation
-        surprise = jnp.where(observed, surprise, 0)
+        parts, capacity = prior.components.parts, self.cells.shape[1]
+        told = jnp.arange(capacity) < self.count
+        cross = parts @ jnp.where(told, prior.with_cells(config, epoch, *self.cells), 0)
+        half = jax.vmap(solve_lower)(self.factor, cross[..., None])[..., 0]
+        own = parts @ prior.with_cells(config, epoch, config[None], epoch[None])[:, 0]
+        left = own - jnp.sum(jnp.square(half), 1)
+        deviation = jnp.sqrt(left + prior.noises()[:, epoch])
+        expected = prior.means()[:, config, epoch] + jnp.sum(half * self.surprise, 1)
+        surprise = jnp.where(observed, (score - expected) / deviation, 0)
         density = norm.logpdf(surprise) - jnp.log(deviation)
+
+        columns = jnp.tensordot(parts, prior.columns(config, epoch, self.epochs), 1)
+        covariance = columns - jnp.einsum("kn,knce->kce", half, self.rows)
+        added = jnp.where(observed, covariance / deviation[:, None, None], 0)
+        here = jnp.arange(capacity) == self.count
+        of_factor = jnp.where(here, jnp.where(observed, deviation[:, None], 1), half * observed)
         return TargetState(
+            epochs=self.epochs,
             mean=self.mean + surprise[:, None, None] * added,
             variance=jnp.maximum(self.variance - jnp.square(added), 0),
             rows=self.rows.at[:, self.count].set(added),
+            factor=self.factor.at[:, self.count].set(of_factor),
+            surprise=self.surprise.at[:, self.count].set(surprise),
+            cells=self.cells.at[:, self.count].set(jnp.stack([config, epoch])),
             log_density=self.log_density + jnp.where(observed, density, 0),
             count=self.count + jnp.asarray(observed),
         )

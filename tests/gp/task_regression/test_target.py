@@ -1,5 +1,7 @@
 """A target conditioned on its scores, one by one and at once, against dense algebra."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from tests.problems import moved, small_curves
 TASKS, CONFIGS, EPOCHS, OBSERVED = 4, 6, 5, 7
 AS_LEARNED, UNKNOWN_STRENGTH, WITHOUT, ALONE = KINDS = 4, 9, 10, 12  # components
 COMPONENTS = 14
+ALL = tuple(range(EPOCHS))
 
 
 def dense_prior(model: TaskRegression, grid: CurveGrid) -> tuple[jax.Array, jax.Array]:
@@ -66,15 +69,15 @@ def problem(model: TaskRegression, grid: CurveGrid):
     return model.target_prior(grid), *dense_prior(model, grid)
 
 
-@jax.jit
-def sequential(prior: TargetPrior, cells: jax.Array, scores: jax.Array, observed: jax.Array):
+@partial(jax.jit, static_argnames="epochs")
+def sequential(prior: TargetPrior, cells, scores, observed, epochs: tuple[int, ...] = ALL):
     """The state and the posterior after all scores, told one by one."""
 
     def tell(state, entry):
         cell, score, told = entry
         return state.update(prior, cell // EPOCHS, cell % EPOCHS, score, told), None
 
-    state = TargetState.init(prior, len(cells))
+    state = TargetState.init(prior, len(cells), np.array(epochs))
     state, _ = jax.lax.scan(tell, state, (cells, scores, observed))
     return state, state.posterior(prior)
 
@@ -116,6 +119,10 @@ def test_one_score_at_a_time_is_all_at_once(seed, count):
     for mine, theirs in zip(at_once[:3], posterior[:3], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-8, atol=1e-8)
     np.testing.assert_array_equal(at_once.trusted, posterior.trusted)
+    some = jax.device_get(sequential(prior, cells, scores, told, (1, EPOCHS - 1))[1])
+    for fewer, every in zip(some[:2], posterior[:2], strict=True):
+        np.testing.assert_allclose(fewer, every[..., [1, EPOCHS - 1]], rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(some.log_weights, posterior.log_weights, rtol=1e-8, atol=1e-8)
 
 
 def test_float32_is_close_and_finite():
