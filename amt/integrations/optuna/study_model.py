@@ -40,7 +40,7 @@ class Drawn(NamedTuple):
 
 
 class StudyModel(StudyReader):
-    """Conditions the sources' model on a study, and has the values of its candidates.
+    """The part of a sampler that conditions its model on a study, for the values of candidates.
 
     Args:
         sources, as_modelled, space, first_step: as of `StudyReader`.

@@ -55,7 +55,7 @@ class StudyState(NamedTuple):
 
 
 class StudyReader:
-    """Places the trials of a study among the configurations and the epochs of its sources.
+    """The part of a sampler that places trials among the configurations and epochs of its sources.
 
     Args:
         sources: past tasks.
