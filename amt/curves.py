@@ -276,7 +276,11 @@ class LearningCurves:
     def leave_one_out(self) -> Iterator[tuple["LearningCurves", "LearningCurves"]]:
         """Splits with each task in turn as the target and all others as its sources."""
         for target in self.tasks:
-            yield self.split([t for t in self.tasks if t != target], target)
+            yield self.split(self.others(target), target)
+
+    def others(self, target: str) -> list[str]:
+        """All tasks but one, in their order."""
+        return [task for task in self.tasks if task != target]
 
 
 def _array(values: Any) -> Any:

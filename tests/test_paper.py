@@ -12,6 +12,8 @@ from amt.evaluation.statistics import label_of
 from amt.evaluation.tables import latex_table
 from amt.files import read_json, write_json
 from amt.tuners import TUNERS
+from paper_parts.content import Source
+from paper_runs import composed, jobs_of
 from tests.problems import METHODS, SMALL_RUN, made_up_results
 
 ROOT = Path(__file__).parents[1]
@@ -132,7 +134,7 @@ def test_the_comparison_says_where_task_regression_stands_and_is_beaten(
     job = Job(tmp_path / "bundled-all", SMALL_RUN | {"tuners": [*METHODS]})
     finish(job, results)
     settings = {"reference": "task_regression", "every": 3}
-    content = build_paper.comparison({"bundled": build_paper.Source(settings, {None: job})})
+    content = build_paper.comparison({"bundled": Source(settings, {None: job})})
     ours = 100 * results[results["method"] == "task_regression"]["normalized_regret"].mean()
     assert content.numbers["Area"] == f"{ours:.1f}"
     assert content.numbers["Which"] == "every third task"
@@ -144,24 +146,24 @@ def test_the_comparison_says_where_task_regression_stands_and_is_beaten(
 
 
 def test_worth_and_bad_sources_are_told_in_sentences(build_paper, tmp_path):
-    settings = build_paper.composed("roi", ["sources=[1,all]", "draws=1"], tmp_path)
-    jobs = build_paper.jobs_of("roi", settings)
+    settings = composed("roi", ["sources=[1,all]", "draws=1"], tmp_path)
+    jobs = jobs_of("roi", settings)
     for count, job in jobs.items():
         near = 0.5 if count == 0 else 0.0
         finish(job, of_tuners(job.values["tuners"], normalized_regret=near))
-    content = build_paper.roi({"bundled": build_paper.Source(settings, jobs)})
+    content = build_paper.roi({"bundled": Source(settings, jobs)})
     summary = content.numbers["Summary"]
     assert "within 5\\% of the best after 1 epochs with 28 past tasks, 1 with 1, and 100" in summary
     assert f"pays after {28 * 100 * 50 / 99:,.0f} projects" in summary
     assert content.tables["roi"].count(r"\\") == 1 + 4
 
     options = ["shares=[0,0.5,1]", "tuners=[task_regression]"]
-    settings = build_paper.composed("negative_transfer", options, tmp_path)
-    jobs = build_paper.jobs_of("negative_transfer", settings)
+    settings = composed("negative_transfer", options, tmp_path)
+    jobs = jobs_of("negative_transfer", settings)
     for name, job in jobs.items():
         regret = 0.1 if name is None else name[1]
         finish(job, of_tuners(job.values["tuners"], normalized_regret=regret))
-    content = build_paper.negative_transfer({"bundled": build_paper.Source(settings, jobs)})
+    content = build_paper.negative_transfer({"bundled": Source(settings, jobs)})
     assert "50\\% of flipped sources leave it at 50.0, 50.0" in content.numbers["Summary"]
     row = "bundled & task regression & 10.0 / 10.0 & 50.0 / 50.0 & 100.0 / 100.0 & 50.0"
     assert row in content.tables["negative_transfer"]
@@ -178,8 +180,8 @@ def test_every_run_of_the_paper_has_a_part_and_settings_that_are_known(build_pap
     assert build_paper.commands(plan, "roi")[0][-1] == "database=hyperrec"
     for part in build_paper.PARTS:
         script = plan[part]["script"]
-        settings = build_paper.composed(script, plan[part]["settings"], Path("results"))
-        jobs = build_paper.jobs_of(script, settings | {"database": "bundled"})
+        settings = composed(script, plan[part]["settings"], Path("results"))
+        jobs = jobs_of(script, settings | {"database": "bundled"})
         assert [build_paper.few_seeds(job) for job in jobs.values()] == [None] * len(jobs)
 
 

@@ -93,7 +93,7 @@ def make_splits(
             pairs = paper_pairs(database)
         else:
             pairs = [
-                (_sources(of_run.tasks, number, num_sources, draw), target)
+                (_sources(of_run, number, num_sources, draw), target)
                 for draw in range(draws)
                 for number, target in enumerate(of_run.tasks)
             ]
@@ -106,9 +106,9 @@ def make_splits(
     return splits
 
 
-def _sources(tasks: Sequence[str], target: int, count: int | None, draw: int) -> list[str]:
+def _sources(curves: LearningCurves, target: int, count: int | None, draw: int) -> list[str]:
     """The other tasks, or some in their order, drawn from a seed of the draw and the target."""
-    others = [*tasks[:target], *tasks[target + 1 :]]
+    others = curves.others(curves.tasks[target])
     if count is None:
         return others
     chosen = np.random.default_rng([draw, target]).choice(len(others), count, replace=False)
