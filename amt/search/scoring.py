@@ -275,10 +275,11 @@ def gain_of(
 ) -> Float[Array, ""]:
     """The expected gain of `Scorer.gain`; its numbers are best, budget, weight and power."""
     best, budget, weight, power = numbers
-    some, kept = ({}, slice(None)) if epochs is None else ({"epochs": epochs}, jnp.asarray(epochs))
+    some: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     posterior = source.condition(observations, added, **some)
     every = _cost_behind(source, cost, added)
     spent = jnp.sum(jnp.where(trained, every, 0))
+    kept = slice(None) if epochs is None else jnp.asarray(epochs)
     improvement = expected_improvement(posterior, source.noise[..., kept], best, outcome)
     left = jnp.asarray(remaining)
     utilities = [Utility(weight, power)]  # pyright: ignore
