@@ -3,7 +3,8 @@
 
 Compiling is most of the time of the tests. Programs are compiled without most of XLA's
 optimisations, without its fusion emitters, which take half of the time of what is left, and each in
-one piece, not in 32 for as many cores, which saves another quarter.
+one piece, not in 32 for as many cores, which saves another quarter. Once they are kept, tracing is:
+where in the source an operation comes from is left out.
 Programs are kept in `.pytest_cache/jax` for the next run, and for the experiments that tests start
 as processes of their own. In memory they are forgotten when they fill the process's map
 (`forget_programs`).
@@ -11,7 +12,14 @@ as processes of their own. In memory they are forgotten when they fill the proce
 
 import gc
 import os
+import sys
 from pathlib import Path
+
+# Tracing makes many objects, and few cycles: the collector takes a tenth of the time by default.
+gc.set_threshold(200_000, 20, 100)
+# Containers often turn bytecode off. Every process, of which there are many, compiles modules then.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # JAX reads these when it is imported, below.
 PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "jax"
@@ -20,6 +28,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.01")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ.setdefault("XLA_FLAGS", FLAGS)
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 # Small factorisations gain nothing from OpenBLAS's threads, which spin when cores are taken. It
 # reads this when it is loaded, below.
@@ -31,8 +40,6 @@ import pytest
 
 from amt.compilation import use_compilation_cache
 
-# Tracing makes many objects, and few cycles: the collector takes a tenth of the time by default.
-gc.set_threshold(200_000, 20, 100)
 jax.config.update("jax_enable_x64", True)
 use_compilation_cache()
 pytest_plugins = ["tests.inference.simulated"]
@@ -79,6 +86,10 @@ SIMULATED = {  # these look at the same draws, which take half a minute
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: RANK.get(item.nodeid.partition("::")[0], len(RANK)))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # modules stay, and need not be looked at by the collector
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
