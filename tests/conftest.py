@@ -7,12 +7,14 @@ one piece, not in 32 for as many cores, which saves another quarter. Once they a
 where in the source an operation comes from is left out.
 Programs are kept in `.pytest_cache/jax` for the next run, and for the experiments that tests start
 as processes of their own. In memory they are forgotten when they fill the process's map
-(`forget_programs`).
+(`forget_programs`). Files of the tests are in memory where there is room: those of databases and
+states are synchronised to the disk after every write.
 """
 
 import atexit
 import gc
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,6 +23,10 @@ gc.set_threshold(200_000, 20, 100)
 # Containers often turn bytecode off. Every process, of which there are many, compiles modules then.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+MEMORY = Path("/dev/shm")  # of Linux; often as small as 64 MiB in containers
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 # JAX reads these when it is imported, below.
 PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "jax"
@@ -51,31 +57,45 @@ hypothesis.settings.load_profile("amt")
 
 # These take longest, and start first, so that no worker is left with one of them at the end.
 LONGEST = (
-    "evaluation/test_experiment",
-    "gp/test_posterior",
-    "search/test_tuner",
-    "integrations/test_optuna_sampler",
-    "gp/solvers/test_observed_curves",
-    "evaluation/test_runs",
     "test_live",
-    "inference/test_task_regression",
+    "integrations/test_optuna_sampler",
+    "search/test_tuner",
     "evaluation/test_diagnostics",
     "inference/test_nuts",
     "inference/test_draws",
+    "evaluation/test_experiment",
+    "evaluation/test_runs",
+    "test_readme",
+    "gp/test_posterior",
     "gp/test_model",
-    "gp/task_regression/test_likelihood",
-    "inference/test_svgp",
-    "gp/solvers/test_iterative",
+    "gp/solvers/test_observed_curves",
     "evaluation/test_sweeps",
+    "evaluation/test_plugins",
+    "gp/solvers/test_iterative",
+    "inference/test_task_regression",
+    "search/test_tuner_regression",
+    "tuners/test_deep",
+    "inference/test_widening",
+    "inference/test_svgp",
+    "tuners/test_task_regression",
+    "test_linalg",
+    "evaluation/test_comparison",
     "gp/test_inducing",
     "kernels/test_registry",
-    "inference/test_hierarchical",
+    "report/test_report",
     "inference/test_mle",
+    "test_paper",
+    "integrations/test_optuna_studies",
+    "gp/task_regression/test_likelihood",
+    "search/test_acquisition",
     "inference/test_variational",
-    "test_readme",
-    "gp/solvers/test_kronecker",
-    "evaluation/test_plugins",
+    "search/test_prediction",
+    "search/test_final_scores",
     "gp/solvers/test_dense",
+    "gp/solvers/test_kronecker",
+    "gp/task_regression/test_sharding",
+    "inference/test_hierarchical",
+    "tuners/test_in_order",
 )
 RANK = {f"tests/{name}.py": rank for rank, name in enumerate(LONGEST)}
 SIMULATED = {  # these look at the same draws, which take half a minute
