@@ -3,15 +3,30 @@
 
 Compiling is most of the time of the tests. Programs are compiled without most of XLA's
 optimisations, without its fusion emitters, which take half of the time of what is left, and each in
-one piece, not in 32 for as many cores, which saves another quarter.
+one piece, not in 32 for as many cores, which saves another quarter. Once they are kept, tracing is:
+where in the source an operation comes from is left out.
 Programs are kept in `.pytest_cache/jax` for the next run, and for the experiments that tests start
 as processes of their own. In memory they are forgotten when they fill the process's map
-(`forget_programs`).
+(`forget_programs`). Files of the tests are in memory where there is room: those of databases and
+states are synchronised to the disk after every write.
 """
 
+import atexit
 import gc
 import os
+import shutil
+import sys
 from pathlib import Path
+
+# Tracing makes many objects, and few cycles: the collector takes a tenth of the time by default.
+gc.set_threshold(200_000, 20, 100)
+# Containers often turn bytecode off. Every process, of which there are many, compiles modules then.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+MEMORY = Path("/dev/shm")  # of Linux; often as small as 64 MiB in containers
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 # JAX reads these when it is imported, below.
 PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "jax"
@@ -20,6 +35,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.01")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ.setdefault("XLA_FLAGS", FLAGS)
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 # Small factorisations gain nothing from OpenBLAS's threads, which spin when cores are taken. It
 # reads this when it is loaded, below.
@@ -31,8 +47,6 @@ import pytest
 
 from amt.compilation import use_compilation_cache
 
-# Tracing makes many objects, and few cycles: the collector takes a tenth of the time by default.
-gc.set_threshold(200_000, 20, 100)
 jax.config.update("jax_enable_x64", True)
 use_compilation_cache()
 pytest_plugins = ["tests.inference.simulated"]
@@ -43,31 +57,45 @@ hypothesis.settings.load_profile("amt")
 
 # These take longest, and start first, so that no worker is left with one of them at the end.
 LONGEST = (
-    "evaluation/test_experiment",
-    "gp/test_posterior",
-    "search/test_tuner",
-    "integrations/test_optuna_sampler",
-    "gp/solvers/test_observed_curves",
-    "evaluation/test_runs",
     "test_live",
-    "inference/test_task_regression",
+    "integrations/test_optuna_sampler",
+    "search/test_tuner",
     "evaluation/test_diagnostics",
     "inference/test_nuts",
     "inference/test_draws",
+    "evaluation/test_experiment",
+    "evaluation/test_runs",
+    "test_readme",
+    "gp/test_posterior",
     "gp/test_model",
-    "gp/task_regression/test_likelihood",
-    "inference/test_svgp",
-    "gp/solvers/test_iterative",
+    "gp/solvers/test_observed_curves",
     "evaluation/test_sweeps",
+    "evaluation/test_plugins",
+    "gp/solvers/test_iterative",
+    "inference/test_task_regression",
+    "search/test_tuner_regression",
+    "tuners/test_deep",
+    "inference/test_widening",
+    "inference/test_svgp",
+    "tuners/test_task_regression",
+    "test_linalg",
+    "evaluation/test_comparison",
     "gp/test_inducing",
     "kernels/test_registry",
-    "inference/test_hierarchical",
+    "report/test_report",
     "inference/test_mle",
+    "test_paper",
+    "integrations/test_optuna_studies",
+    "gp/task_regression/test_likelihood",
+    "search/test_acquisition",
     "inference/test_variational",
-    "test_readme",
-    "gp/solvers/test_kronecker",
-    "evaluation/test_plugins",
+    "search/test_prediction",
+    "search/test_final_scores",
     "gp/solvers/test_dense",
+    "gp/solvers/test_kronecker",
+    "gp/task_regression/test_sharding",
+    "inference/test_hierarchical",
+    "tuners/test_in_order",
 )
 RANK = {f"tests/{name}.py": rank for rank, name in enumerate(LONGEST)}
 SIMULATED = {  # these look at the same draws, which take half a minute
@@ -79,6 +107,17 @@ SIMULATED = {  # these look at the same draws, which take half a minute
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: RANK.get(item.nodeid.partition("::")[0], len(RANK)))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # modules stay, and need not be looked at by the collector
+
+
+def pytest_unconfigure(config):
+    """End at once: to free all programs and traces one by one takes ten seconds."""
+    gc.freeze()
+    if hasattr(config, "workerinput"):  # of `-n`, which has reported everything
+        atexit.register(os._exit, 0)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -98,7 +137,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 MAPS = Path("/proc/self/maps")  # of Linux, which allows a process 65,530 by default
-MANY = 30_000
+MANY = 45_000
 
 
 @pytest.fixture(scope="module", autouse=True)
