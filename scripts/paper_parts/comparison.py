@@ -98,7 +98,9 @@ def _places(run: Any, pairs: Any) -> str:
     if len(ahead):
         text += f", behind {listed_tuners(ahead, '{:.2f}')}"
     else:
-        text += f", the smallest of all; next is {listed_tuners(areas.drop(OURS)[:1], '{:.2f}')}"
+        # One that chooses the same, and stops, has the same area.
+        after = areas[areas > areas[OURS]].sort_values()[:1]
+        text += f", the smallest of all; next is {listed_tuners(after, '{:.2f}')}"
     text += f", and a mean place of {places[OURS]:.1f} among {len(run)}"
     text += f", behind {listed_tuners(before, '{:.1f}')}. " if len(before) else ", the best. "
     certain = pairs[OURS].drop(OURS) < SIGNIFICANT
