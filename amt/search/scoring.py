@@ -244,8 +244,9 @@ def _candidate_values(
 ) -> tuple[Float[Array, "row"], Bool[Array, ""]]:
     """Acquisition values of grid, added and candidates, and whether the posterior is finite."""
     off_grid = jnp.concatenate([added, candidates])
-    some: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    posterior = source.condition(observations, off_grid, pending, observable=len(added), **some)
+    posterior = source.condition(
+        observations, off_grid, pending, observable=len(added), **_only(epochs)
+    )
     given: dict[str, Any] = {"key": key}
     if needs(acquisition, "final") and isinstance(source, TaskRegressionPosterior):
         prior = source.prior
@@ -275,8 +276,7 @@ def gain_of(
 ) -> Float[Array, ""]:
     """The expected gain of `Scorer.gain`; its numbers are best, budget, weight and power."""
     best, budget, weight, power = numbers
-    some: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    posterior = source.condition(observations, added, **some)
+    posterior = source.condition(observations, added, **_only(epochs))
     every = _cost_behind(source, cost, added)
     spent = jnp.sum(jnp.where(trained, every, 0))
     kept = slice(None) if epochs is None else jnp.asarray(epochs)
@@ -284,6 +284,11 @@ def gain_of(
     left = jnp.asarray(remaining)
     utilities = [Utility(weight, power)]  # pyright: ignore
     return expected_gains(improvement, left, every, spent, budget, utilities, kept)[0]
+
+
+def _only(epochs: Int[np.ndarray, "kept"] | None) -> dict[str, Any]:
+    """The argument of `condition` for some epochs, which task regression alone has."""
+    return {} if epochs is None else {"epochs": epochs}
 
 
 candidate_values = eqx.filter_jit(_candidate_values)

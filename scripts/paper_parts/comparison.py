@@ -26,7 +26,7 @@ SIGNIFICANT = 0.05
 
 
 def comparison(sources: Sources) -> Content:
-    """All tuners, leave-one-out."""
+    """Regrets, places and tests of all tuners, each task in turn being the target."""
     settings = next(iter(sources.values())).settings
     folders = [source.jobs[None].folder for source in sources.values()]
     with tempfile.TemporaryDirectory() as made:

@@ -1,4 +1,4 @@
-"""What a part of the paper is made of, and the results that it is made from."""
+"""The content of a part of the paper, and the results that it is computed from."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ OURS = "task_regression"
 
 
 class Content(NamedTuple):
-    """What a part of the paper is made of.
+    """The figures, tables, numbers and text of a part of the paper.
 
     Attributes:
         figures, tables: by the names of their files; tables in LaTeX.

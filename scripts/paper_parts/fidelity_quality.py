@@ -13,7 +13,7 @@ from paper_parts.words import listed
 
 
 def fidelity_quality(sources: Sources) -> Content:
-    """How good a low fidelity is; RESULTS.md has about twelve epochs and the recommended one."""
+    """What each epoch says of the best score; RESULTS.md has about twelve of them."""
     figures, sections, rows, sentences = {}, [], [], []
     for name, source in sources.items():
         table, figures[f"fidelity_quality-{name}"] = fidelity_output(source.settings)

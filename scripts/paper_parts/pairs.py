@@ -10,7 +10,7 @@ from paper_parts.words import listed, listed_numbers
 
 
 def pairs(sources: Sources) -> Content:
-    """The published pairs."""
+    """Ranks and regrets on the published pairs of sources and a target."""
     frames = {database: source.frames()[None] for database, source in sources.items()}
     figures = {f"at2-{name}": recommendation_figure(frame) for name, frame in frames.items()}
     sections = [f"### {title_of(name)}\n\n{_counted(f)}" for name, f in frames.items()]

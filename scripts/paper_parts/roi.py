@@ -11,7 +11,7 @@ from paper_parts.content import OURS, Content, Sources
 
 
 def roi(sources: Sources) -> Content:
-    """What past tasks are worth."""
+    """The epochs that past tasks save, and the number of projects after which they pay."""
     figures, sections, rows, sentences = {}, [], [], []
     for name, source in sources.items():
         table, figures[f"roi-{name}"] = roi_output(source.settings, source.frames())

@@ -1,4 +1,4 @@
-"""What the default is for: on the bundled tasks it is ahead of a list, and of chance."""
+"""Regret of task regression on the bundled tasks, beside a list of the sources and chance."""
 
 import jax
 import numpy as np

@@ -153,7 +153,7 @@ class StudyModel(StudyReader):
         return slice(begin if resumable or not trials else len(self._sources.epochs), None)
 
     def _posterior(self, state: StudyState) -> TargetPosterior:
-        """Of the configurations of the sources and of trials, all epochs."""
+        """The posterior at all epochs of the configurations of the sources and of trials."""
         with precision(self._dtype):
             return self._scorer.posterior(self._progress(state))
 

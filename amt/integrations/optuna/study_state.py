@@ -79,7 +79,7 @@ class StudyReader:
         self._warned: set[tuple[str, str]] = set()
 
     def _state(self, study: Study, trial: FrozenTrial) -> StudyState:
-        """`trial` itself is not pending, nor unplaced."""
+        """The state of a study, in which `trial` itself is neither pending nor unplaced."""
         of_study = study.get_trials(deepcopy=False)
         known = self._known_to(of_study)
         configs: list[dict[str, Any]] = list(map(dict, self._sources.configs))
